@@ -1,0 +1,418 @@
+/*
+ * store: what the application needs of a database. Two engines implement it: memory (the reference model, for tests)
+ * and sqlite; one contract suite (tests/contract) runs over each.
+ *
+ * Three ways in:
+ *
+ *  1. Groups: movements of money. One thread, the ledger writer, decides many commands at once:
+ *         store_group_begin   lock and load the accounts that the commands name
+ *         … decide with domain/ledger on the slots …
+ *         store_group_commit  append the entries, their seal, idempotency rows, marks, new accounts: one durable commit
+ *     or  store_group_abort   nothing happened
+ *     Between begin and commit no other write happens in this store (sqlite), or to these accounts (servers).
+ *  2. Transactions: everything that is not money (users, keys, sessions, schedules, audit). Any thread.
+ *         store_tx_begin … record writes … store_tx_commit | store_tx_rollback
+ *     Blocks while a group commits. The outcome is durable when commit returns PFE_OK.
+ *  3. Reads: any thread, no transaction; each sees the newest committed state of this process.
+ *
+ * Errors (translated by the engine, once): PFE_NOT_FOUND; PFE_DUP_USERNAME, PFE_DUP_EMAIL; PFE_WRONG_STATE
+ * (an entry is already resolved); PFE_DISK_FULL (nothing was done, writes may come back by themselves); PFE_UNAVAILABLE
+ * (nothing was done); PFE_INTERNAL from a commit: the outcome is unknown and the store is dead (store_info.fatal): stop
+ * acknowledging and exit. PFE_NOMEM. Outputs are untouched unless PFE_OK.
+ *
+ * Strings in results live in the arena that was passed in.
+ */
+#ifndef PORT_STORE_H
+#define PORT_STORE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/arena.h"
+#include "base/err.h"
+#include "base/str.h"
+#include "domain/identity/identity.h"
+#include "domain/ledger/ledger.h"
+#include "domain/schedule/schedule.h"
+
+struct store;
+struct store_tx;
+
+/* ---- groups ---- */
+
+struct store_key {
+    int64_t account; /* > 0: by id, and the rest is ignored */
+    int64_t owner;   /* user id; 0: the external account of the currency */
+    money_currency currency;
+};
+
+enum store_slot_state {
+    STORE_SLOT_FOUND,
+    STORE_SLOT_NEW,       /* the owner exists and has no account in that currency yet: acc is ready to use, and is
+                             created by the commit if `used` is set. External accounts are made so too. */
+    STORE_SLOT_NO_OWNER,  /* no such user, or one being deleted */
+    STORE_SLOT_NO_ACCOUNT /* by id: no such account */
+};
+
+struct store_slot {
+    struct ledger_account acc;
+    enum store_slot_state state;
+    bool used; /* by the caller: acc differs from what was loaded, or is to be created */
+};
+
+struct store_idem {
+    int64_t principal;   /* user id; 0 anonymous; STORE_PRINCIPAL_* */
+    struct str key;      /* 1..255 bytes */
+    uint8_t request[32]; /* SHA-256 of method, path and body */
+    int status;          /* HTTP status that was answered */
+    struct str body;     /* the answer's bytes */
+    int64_t seq;         /* first journal entry of the effect; 0: none */
+};
+enum { STORE_PRINCIPAL_SCHEDULER = -1 };
+
+struct store_commit {
+    int64_t ts;                         /* wall µs */
+    const struct ledger_entry *entries; /* in order; seq = first_seq, first_seq + 1, … without gaps */
+    size_t n_entries;
+    const struct store_slot *slots; /* as given by begin, now after the entries; keys must not repeat an account */
+    size_t n_slots;
+    const struct store_idem *idem;
+    size_t n_idem;
+};
+
+/* ---- records ---- */
+
+enum store_user_status { STORE_USER_ACTIVE = 0, STORE_USER_CLOSING = 1, STORE_USER_DELETED = 2 };
+
+struct store_user {
+    int64_t id; /* 1, 2, 3 … ; set by insert */
+    uint8_t uuid[16];
+    char username[IDENT_USERNAME_MAX + 1];
+    char email[IDENT_EMAIL_MAX + 1];
+    char password_hash[64];
+    enum ident_role role;
+    enum store_user_status status;
+    int64_t created_us, updated_us;
+};
+
+struct store_apikey {
+    int64_t id; /* set by insert */
+    int64_t user;
+    uint8_t hash[32];                             /* SHA-256 of the key's text */
+    char prefix[12];                              /* its first characters, to recognise it by */
+    int64_t created_us, last_used_us, revoked_us; /* 0: never */
+};
+
+struct store_session {
+    uint8_t family[16]; /* UUIDv7 */
+    int64_t user;
+    int64_t created_us, expires_us, revoked_us;
+};
+
+struct store_refresh {
+    uint8_t hash[32]; /* SHA-256 of the token's text */
+    uint8_t family[16];
+    int64_t created_us, expires_us, used_us;
+};
+
+struct store_schedule {
+    int64_t id; /* set by insert */
+    uint8_t uuid[16];
+    int64_t owner;
+    enum ledger_kind kind; /* DEPOSIT, WITHDRAW or TRANSFER */
+    int64_t to_user;       /* TRANSFER */
+    int64_t amount;
+    money_currency currency;
+    struct str description;
+    struct str recurrence;                       /* as given; empty: once */
+    int64_t anchor_us, next_us, end_us, last_us; /* next_us 0: no further run; end_us 0: no end */
+    int64_t max_runs;                            /* 0: no limit */
+    int64_t runs, refusals;                      /* refusals in a row */
+    enum sched_status status;
+    struct str last_error; /* empty: none */
+    int64_t created_us, updated_us;
+};
+
+enum store_run_outcome { STORE_RUN_DONE = 0, STORE_RUN_REFUSED = 1, STORE_RUN_SKIPPED = 2 };
+struct store_run {
+    int64_t schedule, due_us; /* primary key */
+    enum store_run_outcome outcome;
+    int64_t seq; /* its journal entry; 0: none */
+    int64_t ts;
+    struct str error;
+};
+
+struct store_audit {
+    int64_t id; /* set by append */
+    int64_t ts;
+    int64_t actor;     /* user id; 0 anonymous */
+    struct str action; /* "login", "login.refused", "user.update" … */
+    struct str entity; /* "user", "api_key", "cache" … */
+    struct str entity_id;
+    struct str outcome; /* "ok" or the error's slug */
+    struct str address; /* of the client */
+    struct str request_id;
+    struct str detail; /* small JSON object or empty; never secrets */
+};
+
+struct store_audit_query {
+    int64_t actor;             /* -1: any */
+    struct str action, entity; /* empty: any; a trailing '*' in action matches a prefix */
+    int64_t from_us, to_us;    /* 0: open; [from, to) */
+    int64_t before_id;         /* 0: from the newest */
+    int64_t offset;
+    unsigned limit;
+};
+
+/* ---- reads of the journal ---- */
+
+enum store_entry_status { STORE_STATUS_ANY = 0, STORE_STATUS_OPEN, STORE_STATUS_RESOLVED };
+
+struct store_entry_query {
+    int64_t account;                /* walk this account's chain; 0: the whole journal */
+    int64_t before_seq;             /* only seq < before_seq; 0: from the newest */
+    int64_t offset;                 /* matching entries to skip */
+    unsigned limit;                 /* 1.. */
+    unsigned kinds;                 /* bit per ledger_kind; 0: every kind that moves money */
+    money_currency currency;        /* 0: any */
+    int64_t from_us, to_us;         /* 0: open; from <= ts < to */
+    int64_t min_amount, max_amount; /* 0: open, inclusive */
+    int64_t counterparty;           /* owner of the account on the other side; -1: any; 0: external */
+    enum store_entry_status status; /* OPEN: no later entry resolves it */
+};
+enum { STORE_SCAN_MAX = 100000 }; /* entries that one query looks at; then it stops and gives a cursor */
+
+/* resolved_by: 0, or the seq of the entry that resolves this one. false stops the scan. Strings live for the call only.
+ */
+typedef bool (*store_entry_fn)(void *ctx, const struct ledger_entry *e, int64_t resolved_by);
+
+struct store_replay {
+    int64_t events;        /* entries of the account */
+    int64_t balance, held; /* recomputed from amounts, not from stored balances */
+    int64_t head;
+    bool intact; /* the chain led from head to the first entry, each naming the account and agreeing in balance */
+};
+
+struct store_stat {
+    enum ledger_kind kind;
+    money_currency currency;
+    int64_t count;
+    int64_t volume; /* minor units; saturates at INT64_MAX */
+};
+enum store_window { STORE_WINDOW_ALL, STORE_WINDOW_DAY, STORE_WINDOW_HOUR };
+
+struct store_trial { /* one currency of the trial balance */
+    money_currency currency;
+    int64_t accounts;
+    int64_t user_balance; /* sum over user accounts (saturating) */
+    int64_t external;     /* balance of the external account */
+    int64_t sum;          /* of all: 0 */
+};
+
+struct store_verify {
+    int64_t entries, seals, accounts, resolutions;
+    int64_t bad_seq; /* first entry at fault; 0: none, or it is not an entry */
+    bool ok;
+    char what[160]; /* the first difference in words; empty when ok */
+};
+
+struct store_info {
+    const char *engine;    /* "memory", "sqlite" */
+    int schema;            /* newest migration applied */
+    int64_t head_seq;      /* newest committed entry */
+    int64_t projected_seq; /* the stored account rows reflect at least this */
+    int64_t accounts, users;
+    int64_t db_bytes, wal_bytes;
+    int64_t replayed; /* entries replayed at start */
+    bool writable;    /* the last write did not fail for want of room */
+    bool fatal;       /* a commit's outcome is unknown: exit */
+};
+
+struct store_ops {
+    void (*close)(struct store *s);
+    enum pf_err (*info)(struct store *s, struct store_info *ret);
+
+    enum pf_err (*group_begin)(struct store *s, const struct store_key *keys, size_t n, struct store_slot *slots,
+                               int64_t *ret_first_seq);
+    enum pf_err (*group_commit)(struct store *s, const struct store_commit *c);
+    void (*group_abort)(struct store *s);
+    enum pf_err (*flush)(struct store *s);
+    enum pf_err (*account_rebuild)(struct store *s, int64_t account, struct store_replay *ret);
+
+    enum pf_err (*tx_begin)(struct store *s, struct store_tx **ret);
+    enum pf_err (*tx_commit)(struct store_tx *tx);
+    void (*tx_rollback)(struct store_tx *tx);
+
+    enum pf_err (*user_insert)(struct store_tx *tx, struct store_user *u);
+    enum pf_err (*user_update)(struct store_tx *tx, const struct store_user *u);
+    enum pf_err (*apikey_insert)(struct store_tx *tx, struct store_apikey *k);
+    enum pf_err (*apikey_revoke)(struct store_tx *tx, int64_t user, int64_t id, int64_t now_us, int64_t *ret_n);
+    enum pf_err (*apikey_touch)(struct store_tx *tx, int64_t id, int64_t now_us);
+    enum pf_err (*session_insert)(struct store_tx *tx, const struct store_session *f);
+    enum pf_err (*session_revoke)(struct store_tx *tx, int64_t user, const uint8_t family[16], int64_t now_us);
+    enum pf_err (*refresh_insert)(struct store_tx *tx, const struct store_refresh *r);
+    enum pf_err (*refresh_use)(struct store_tx *tx, const uint8_t hash[32], int64_t now_us);
+    enum pf_err (*schedule_insert)(struct store_tx *tx, struct store_schedule *d);
+    enum pf_err (*schedule_update)(struct store_tx *tx, const struct store_schedule *d);
+    enum pf_err (*run_insert)(struct store_tx *tx, const struct store_run *r);
+    enum pf_err (*audit_append)(struct store_tx *tx, struct store_audit *a);
+    enum pf_err (*idem_put)(struct store_tx *tx, const struct store_idem *i);
+
+    enum pf_err (*user_get)(struct store *s, int64_t id, struct store_user *ret);
+    enum pf_err (*user_by_uuid)(struct store *s, const uint8_t uuid[16], struct store_user *ret);
+    enum pf_err (*user_by_name)(struct store *s, struct str username, struct store_user *ret);
+    enum pf_err (*user_by_email)(struct store *s, struct str email, struct store_user *ret);
+    enum pf_err (*user_list)(struct store *s, int64_t before_id, int64_t offset, unsigned limit, struct store_user *out,
+                             unsigned *ret_n);
+    enum pf_err (*admin_count)(struct store *s, int64_t *ret);
+    enum pf_err (*apikey_by_hash)(struct store *s, const uint8_t hash[32], struct store_apikey *ret);
+    enum pf_err (*session_get)(struct store *s, const uint8_t family[16], struct store_session *ret);
+    enum pf_err (*refresh_get)(struct store *s, const uint8_t hash[32], struct store_refresh *ret);
+    enum pf_err (*schedule_get)(struct store *s, struct arena *a, int64_t id, struct store_schedule *ret);
+    enum pf_err (*schedule_by_uuid)(struct store *s, struct arena *a, const uint8_t uuid[16],
+                                    struct store_schedule *ret);
+    enum pf_err (*schedule_list)(struct store *s, struct arena *a, int64_t owner, int64_t before_id, int64_t offset,
+                                 unsigned limit, struct store_schedule *out, unsigned *ret_n);
+    enum pf_err (*schedule_due)(struct store *s, struct arena *a, int64_t now_us, unsigned limit,
+                                struct store_schedule *out, unsigned *ret_n, int64_t *ret_next_us);
+    enum pf_err (*run_list)(struct store *s, struct arena *a, int64_t schedule, unsigned limit, struct store_run *out,
+                            unsigned *ret_n);
+    enum pf_err (*audit_list)(struct store *s, struct arena *a, const struct store_audit_query *q,
+                              struct store_audit *out, unsigned *ret_n);
+    enum pf_err (*idem_get)(struct store *s, struct arena *a, int64_t principal, struct str key,
+                            struct store_idem *ret);
+
+    enum pf_err (*account_get)(struct store *s, int64_t owner, money_currency currency, struct ledger_account *ret);
+    enum pf_err (*account_by_id)(struct store *s, int64_t id, struct ledger_account *ret);
+    enum pf_err (*account_list)(struct store *s, int64_t owner, struct ledger_account *out, unsigned cap,
+                                unsigned *ret_n);
+    enum pf_err (*entry_get)(struct store *s, struct arena *a, int64_t seq, struct ledger_entry *ret,
+                             int64_t *ret_resolved_by);
+    enum pf_err (*entry_list)(struct store *s, const struct store_entry_query *q, store_entry_fn fn, void *ctx,
+                              int64_t *ret_cursor);
+    enum pf_err (*journal_scan)(struct store *s, int64_t after_seq, int64_t limit, store_entry_fn fn, void *ctx);
+    enum pf_err (*balance_at)(struct store *s, int64_t account, int64_t at_us, int64_t *ret_balance);
+    enum pf_err (*holds_due)(struct store *s, int64_t now_us, unsigned limit, int64_t *out_seq, unsigned *ret_n);
+    enum pf_err (*replay)(struct store *s, int64_t account, struct store_replay *ret);
+    enum pf_err (*stats)(struct store *s, enum store_window w, int64_t now_us, struct store_stat *out, unsigned cap,
+                         unsigned *ret_n);
+    enum pf_err (*trial)(struct store *s, struct store_trial *out, unsigned cap, unsigned *ret_n);
+    enum pf_err (*verify)(struct store *s, struct store_verify *ret);
+};
+
+/* Engines embed these as the first member of theirs. */
+struct store {
+    const struct store_ops *ops;
+};
+struct store_tx {
+    struct store *store;
+};
+
+/* Closes and frees; flushes what is written behind. No other call may be running. NULL is allowed. */
+void store_close(struct store *s);
+enum pf_err store_info(struct store *s, struct store_info *ret);
+
+/* Groups: one thread at a time. n <= STORE_GROUP_KEYS_MAX; keys do not repeat. slots[i] answers keys[i]. */
+enum { STORE_GROUP_KEYS_MAX = 65536 };
+enum pf_err store_group_begin(struct store *s, const struct store_key *keys, size_t n, struct store_slot *slots,
+                              int64_t *ret_first_seq) MUSTCHECK;
+/* Ends the group whatever it returns. An empty commit (no entries, slots used, idem) is allowed and writes nothing. */
+enum pf_err store_group_commit(struct store *s, const struct store_commit *c) MUSTCHECK;
+void store_group_abort(struct store *s);
+/* Writes behind what is not yet written of the projections (accounts, statistics). Between groups, same thread. */
+enum pf_err store_flush(struct store *s) MUSTCHECK;
+
+/* Overwrites one account's projection (balance, held, head, entries, marks) with what the journal says, durably.
+   Between groups, same thread. *ret: what was found; when it is not intact the journal is at fault and nothing is
+   written. */
+enum pf_err store_account_rebuild(struct store *s, int64_t account, struct store_replay *ret) MUSTCHECK;
+
+enum pf_err store_tx_begin(struct store *s, struct store_tx **ret) MUSTCHECK;
+enum pf_err store_tx_commit(struct store_tx *tx) MUSTCHECK; /* frees tx in every case */
+void store_tx_rollback(struct store_tx *tx);                /* frees tx; NULL is allowed */
+
+/* Usernames and emails are unique among users that are not deleted, compared by ident_fold. */
+enum pf_err store_user_insert(struct store_tx *tx, struct store_user *u) MUSTCHECK;
+/* Overwrites all but id, uuid and created_us. Deleting frees the username and the email for others. */
+enum pf_err store_user_update(struct store_tx *tx, const struct store_user *u) MUSTCHECK;
+enum pf_err store_apikey_insert(struct store_tx *tx, struct store_apikey *k) MUSTCHECK;
+/* id 0: all of the user's keys. *ret_n (may be NULL): how many were live until now. */
+enum pf_err store_apikey_revoke(struct store_tx *tx, int64_t user, int64_t id, int64_t now_us,
+                                int64_t *ret_n) MUSTCHECK;
+enum pf_err store_apikey_touch(struct store_tx *tx, int64_t id, int64_t now_us) MUSTCHECK;
+enum pf_err store_session_insert(struct store_tx *tx, const struct store_session *f) MUSTCHECK;
+/* family NULL: all of the user's. user 0 with a family: whoever's it is. Revoking twice is fine. */
+enum pf_err store_session_revoke(struct store_tx *tx, int64_t user, const uint8_t family[16], int64_t now_us) MUSTCHECK;
+enum pf_err store_refresh_insert(struct store_tx *tx, const struct store_refresh *r) MUSTCHECK;
+/* Marks a token used, once: PFE_WRONG_STATE if it is used already, PFE_NOT_FOUND if unknown. */
+enum pf_err store_refresh_use(struct store_tx *tx, const uint8_t hash[32], int64_t now_us) MUSTCHECK;
+enum pf_err store_schedule_insert(struct store_tx *tx, struct store_schedule *d) MUSTCHECK;
+/* Overwrites next_us, last_us, runs, refusals, status, last_error, updated_us. */
+enum pf_err store_schedule_update(struct store_tx *tx, const struct store_schedule *d) MUSTCHECK;
+/* PFE_WRONG_STATE if there is a run of that schedule and due time with outcome DONE; REFUSED and SKIPPED are
+ * overwritten. */
+enum pf_err store_run_insert(struct store_tx *tx, const struct store_run *r) MUSTCHECK;
+enum pf_err store_audit_append(struct store_tx *tx, struct store_audit *a) MUSTCHECK;
+/* PFE_IN_FLIGHT if the principal has used the key already (read it again: it is another's result). */
+enum pf_err store_idem_put(struct store_tx *tx, const struct store_idem *i) MUSTCHECK;
+
+/* Deleted users are found by id and uuid, not by name or email. */
+enum pf_err store_user_get(struct store *s, int64_t id, struct store_user *ret) MUSTCHECK;
+enum pf_err store_user_by_uuid(struct store *s, const uint8_t uuid[16], struct store_user *ret) MUSTCHECK;
+enum pf_err store_user_by_name(struct store *s, struct str username, struct store_user *ret) MUSTCHECK;
+enum pf_err store_user_by_email(struct store *s, struct str email, struct store_user *ret) MUSTCHECK;
+/* Newest first, without deleted ones; before_id 0: from the newest. out has room for limit. */
+enum pf_err store_user_list(struct store *s, int64_t before_id, int64_t offset, unsigned limit, struct store_user *out,
+                            unsigned *ret_n) MUSTCHECK;
+enum pf_err store_admin_count(struct store *s, int64_t *ret) MUSTCHECK; /* active admins */
+enum pf_err store_apikey_by_hash(struct store *s, const uint8_t hash[32], struct store_apikey *ret) MUSTCHECK;
+enum pf_err store_session_get(struct store *s, const uint8_t family[16], struct store_session *ret) MUSTCHECK;
+enum pf_err store_refresh_get(struct store *s, const uint8_t hash[32], struct store_refresh *ret) MUSTCHECK;
+enum pf_err store_schedule_get(struct store *s, struct arena *a, int64_t id, struct store_schedule *ret) MUSTCHECK;
+enum pf_err store_schedule_by_uuid(struct store *s, struct arena *a, const uint8_t uuid[16],
+                                   struct store_schedule *ret) MUSTCHECK;
+/* owner 0: everybody's. Newest first. */
+enum pf_err store_schedule_list(struct store *s, struct arena *a, int64_t owner, int64_t before_id, int64_t offset,
+                                unsigned limit, struct store_schedule *out, unsigned *ret_n) MUSTCHECK;
+/* Pending or active with 0 < next_us <= now_us, earliest first. *ret_next_us: the earliest next_us after now_us, 0:
+ * none. */
+enum pf_err store_schedule_due(struct store *s, struct arena *a, int64_t now_us, unsigned limit,
+                               struct store_schedule *out, unsigned *ret_n, int64_t *ret_next_us) MUSTCHECK;
+enum pf_err store_run_list(struct store *s, struct arena *a, int64_t schedule, unsigned limit, struct store_run *out,
+                           unsigned *ret_n) MUSTCHECK; /* latest due first */
+enum pf_err store_audit_list(struct store *s, struct arena *a, const struct store_audit_query *q,
+                             struct store_audit *out, unsigned *ret_n) MUSTCHECK; /* newest first */
+/* Also inside a group or transaction of the same thread (sees committed rows only). */
+enum pf_err store_idem_get(struct store *s, struct arena *a, int64_t principal, struct str key,
+                           struct store_idem *ret) MUSTCHECK;
+
+/* Accounts: memory-speed in the embedded engines, callable from I/O threads. */
+enum pf_err store_account_get(struct store *s, int64_t owner, money_currency currency,
+                              struct ledger_account *ret) MUSTCHECK;
+enum pf_err store_account_by_id(struct store *s, int64_t id, struct ledger_account *ret) MUSTCHECK;
+/* Ordered by id. *ret_n <= cap. */
+enum pf_err store_account_list(struct store *s, int64_t owner, struct ledger_account *out, unsigned cap,
+                               unsigned *ret_n) MUSTCHECK;
+enum pf_err store_entry_get(struct store *s, struct arena *a, int64_t seq, struct ledger_entry *ret,
+                            int64_t *ret_resolved_by) MUSTCHECK;
+/* Newest first. *ret_cursor: before_seq for the next page, 0 when there is nothing more. */
+enum pf_err store_entry_list(struct store *s, const struct store_entry_query *q, store_entry_fn fn, void *ctx,
+                             int64_t *ret_cursor) MUSTCHECK;
+/* Oldest first, every kind. limit 0: all. resolved_by is passed as 0. */
+enum pf_err store_journal_scan(struct store *s, int64_t after_seq, int64_t limit, store_entry_fn fn,
+                               void *ctx) MUSTCHECK;
+/* The balance after the last entry with ts <= at_us; 0 before the first. Time is made monotonic by the engine: the
+   entry is found by seq among marks whose ts is the running maximum. O(log n). */
+enum pf_err store_balance_at(struct store *s, int64_t account, int64_t at_us, int64_t *ret_balance) MUSTCHECK;
+/* Open holds with 0 < expires_us <= now_us, by seq. */
+enum pf_err store_holds_due(struct store *s, int64_t now_us, unsigned limit, int64_t *out_seq,
+                            unsigned *ret_n) MUSTCHECK;
+/* Recomputes an account from the journal; writes nothing. */
+enum pf_err store_replay(struct store *s, int64_t account, struct store_replay *ret) MUSTCHECK;
+enum pf_err store_stats(struct store *s, enum store_window w, int64_t now_us, struct store_stat *out, unsigned cap,
+                        unsigned *ret_n) MUSTCHECK;
+enum pf_err store_trial(struct store *s, struct store_trial *out, unsigned cap, unsigned *ret_n) MUSTCHECK;
+/* Everything: seals, chains, balances, resolutions, marks, stored account rows, trial balance. Long; a read. */
+enum pf_err store_verify(struct store *s, struct store_verify *ret) MUSTCHECK;
+
+#endif
