@@ -1,0 +1,9 @@
+DROP TABLE idempotency;
+DROP TABLE projection;
+DROP TABLE stat;
+DROP TABLE mark;
+DROP TABLE account;
+DROP TABLE open_hold;
+DROP TABLE resolution;
+DROP TABLE seal;
+DROP TABLE journal;

@@ -1,0 +1,7 @@
+DROP TABLE audit;
+DROP TABLE schedule_run;
+DROP TABLE schedule;
+DROP TABLE refresh;
+DROP TABLE session;
+DROP TABLE api_key;
+DROP TABLE user;

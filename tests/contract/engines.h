@@ -1,0 +1,84 @@
+/*
+ * engines: the engines of the store port that the contract suite runs over, each opened in a place of its own.
+ *
+ *     struct engine_box box;
+ *     engine_open(&engine_list[i], &box);   box.store is open and empty
+ *     engine_reopen(&box);                  durable engines only: closed and opened again, same data
+ *     engine_close(&box);                   the place is removed
+ */
+#ifndef TESTS_CONTRACT_ENGINES_H
+#define TESTS_CONTRACT_ENGINES_H
+
+#include <ftw.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "port/store.h"
+#include "store/memory/memory.h"
+#include "store/sqlite/sqlite.h"
+
+struct engine {
+    const char *name;
+    bool durable;
+    struct store *(*open)(const char *dir); /* NULL: failed */
+};
+
+struct engine_box {
+    const struct engine *engine;
+    struct store *store;
+    char dir[64];
+};
+
+static inline struct store *engine_open_memory(const char *dir)
+{
+    (void)dir;
+    return store_memory_open();
+}
+
+static inline struct store *engine_open_sqlite(const char *dir)
+{
+    struct store *s = NULL;
+    char why[256] = "";
+    if (store_sqlite_open(&(struct sqlite_options){.dir = dir, .mode = SQLITE_SERVE}, &s, why) != PFE_OK)
+        fprintf(stderr, "store_sqlite_open: %s\n", why);
+    return s;
+}
+
+static const struct engine engine_list[] = {
+    {"memory", false, engine_open_memory},
+    {"sqlite", true, engine_open_sqlite},
+};
+enum { ENGINE_COUNT = sizeof engine_list / sizeof engine_list[0] };
+
+static inline bool engine_open(const struct engine *e, struct engine_box *ret)
+{
+    *ret = (struct engine_box){.engine = e, .dir = "/tmp/payflow-contract-XXXXXX"};
+    if (!mkdtemp(ret->dir))
+        return false;
+    ret->store = e->open(ret->dir);
+    return ret->store != NULL;
+}
+
+static inline bool engine_reopen(struct engine_box *b)
+{
+    store_close(b->store);
+    b->store = b->engine->open(b->dir);
+    return b->store != NULL;
+}
+
+static inline int engine_remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw)
+{
+    (void)st, (void)type, (void)ftw;
+    return remove(path);
+}
+
+static inline void engine_close(struct engine_box *b)
+{
+    store_close(b->store);
+    b->store = NULL;
+    nftw(b->dir, engine_remove_one, 16, FTW_DEPTH | FTW_PHYS);
+}
+
+#endif
