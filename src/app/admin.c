@@ -1,0 +1,175 @@
+/* Audit, cache management, health. */
+#include "app/admin.h"
+#include "app/accounts.h"
+#include "app/identity.h"
+#include "app/internal.h"
+
+#include <stdio.h>
+
+#include "base/log.h"
+
+enum pf_err app_audit_add(struct app *a, struct store_tx *tx, const struct caller *c, const char *action,
+                          const char *entity, struct str entity_id, const char *outcome)
+{
+    struct store_audit row = {.ts = app_now(a),
+                              .actor = c->who.user,
+                              .action = str_c(action),
+                              .entity = str_c(entity),
+                              .entity_id = entity_id,
+                              .outcome = str_c(outcome),
+                              .address = c->address,
+                              .request_id = c->request_id};
+    return store_audit_append(tx, &row);
+}
+
+enum pf_err app_audit_add_id(struct app *a, struct store_tx *tx, const struct caller *c, const char *action,
+                             const char *entity, int64_t entity_id, const char *outcome)
+{
+    char id[24];
+    int n = snprintf(id, sizeof id, "%lld", (long long)entity_id);
+    return app_audit_add(a, tx, c, action, entity, (struct str){id, (size_t)n}, outcome);
+}
+
+void app_audit(struct app *a, const struct caller *c, const char *action, const char *entity, struct str entity_id,
+               const char *outcome)
+{
+    struct store_tx *tx;
+    enum pf_err e = store_tx_begin(a->d.store, &tx);
+    if (e == PFE_OK) {
+        e = app_audit_add(a, tx, c, action, entity, entity_id, outcome);
+        if (e == PFE_OK)
+            e = store_tx_commit(tx);
+        else
+            store_tx_rollback(tx);
+    }
+    if (e != PFE_OK)
+        log_msg(LOG_ERROR, "audit row not written", LOG_S("action", action), LOG_S("error", err_info(e)->slug),
+                LOG_STR("request_id", c->request_id));
+}
+
+static uint64_t warm_user(struct app *a, int64_t user)
+{
+    struct store_user u;
+    struct ledger_account acc[APP_ACCOUNTS_MAX], one;
+    unsigned n = 0;
+    uint64_t put = 0;
+    if (app_user(a, user, true, &u) != PFE_OK)
+        return 0;
+    put++;
+    if (app_balances(a, user, acc, &n) != PFE_OK)
+        return put;
+    for (unsigned i = 0; i < n; i++)
+        put += app_balance(a, user, acc[i].currency, &one) == PFE_OK;
+    return put;
+}
+
+enum pf_err app_cache_warmup(struct app *a, const struct caller *c, int64_t user, uint64_t *ret_n)
+{
+    enum { PAGE = 100, USERS_MAX = 1000 };
+    uint64_t put = 0;
+    enum pf_err e = PFE_OK;
+    if (user) {
+        struct store_user u;
+        e = app_user(a, user, true, &u);
+        if (e == PFE_OK)
+            put = warm_user(a, user);
+    } else {
+        struct store_user *page = NULL;
+        struct arena arena;
+        arena_init(&arena, NULL, 0, PAGE * sizeof *page + 4096);
+        page = arena_alloc(&arena, PAGE * sizeof *page);
+        int64_t before = 0;
+        unsigned n = PAGE;
+        e = page ? PFE_OK : PFE_NOMEM;
+        for (unsigned done = 0; e == PFE_OK && done < USERS_MAX && n == PAGE; done += n) {
+            e = app_users(a, before, 0, PAGE, page, &n);
+            for (unsigned i = 0; e == PFE_OK && i < n; i++)
+                put += warm_user(a, before = page[i].id);
+        }
+        arena_reset(&arena);
+    }
+    if (e == PFE_OK) {
+        app_audit(a, c, "cache.warmup", "cache", STR_NONE, "ok");
+        *ret_n = put;
+    }
+    return e;
+}
+
+enum pf_err app_cache_invalidate(struct app *a, const struct caller *c, int64_t user, struct str pattern,
+                                 uint64_t *ret_n)
+{
+    char key[CACHE_KEY_MAX];
+    uint64_t n;
+    if (user) {
+        n = cache_del(a->d.cache, app_key_user(key, user));
+        int len = snprintf(key, sizeof key, "balance:%lld:*", (long long)user);
+        n += cache_del_glob(a->d.cache, (struct str){key, (size_t)len});
+        len = snprintf(key, sizeof key, "%lld", (long long)user);
+        app_audit(a, c, "cache.invalidate", "user", (struct str){key, (size_t)len}, "ok");
+    } else {
+        n = cache_del_glob(a->d.cache, pattern);
+        app_audit(a, c, "cache.invalidate", "pattern", pattern, "ok");
+    }
+    *ret_n = n;
+    return PFE_OK;
+}
+
+enum pf_err app_stats(struct app *a, enum store_window w, struct store_stat *out, unsigned cap, unsigned *ret_n)
+{
+    return store_stats(a->d.store, w, app_now(a), out, cap, ret_n);
+}
+
+enum pf_err app_audit_page(struct app *a, struct arena *arena, const struct store_audit_query *q,
+                           struct store_audit *out, unsigned *ret_n)
+{
+    return store_audit_list(a->d.store, arena, q, out, ret_n);
+}
+
+enum pf_err app_journal_page(struct app *a, int64_t after_seq, unsigned limit, store_entry_fn fn, void *ctx)
+{
+    return store_journal_scan(a->d.store, after_seq, limit, fn, ctx);
+}
+
+enum pf_err app_reconcile(struct app *a, struct app_reconciliation *ret)
+{
+    bool idle = false;
+    if (!atomic_compare_exchange_strong(&a->reconciling, &idle, true))
+        return PFE_BUSY;
+    enum pf_err e = store_trial(a->d.store, ret->trial, 200, &ret->n_trial);
+    if (e == PFE_OK)
+        e = store_verify(a->d.store, &ret->verify);
+    atomic_store(&a->reconciling, false);
+    return e;
+}
+
+const char *app_health_name(enum app_health_state s)
+{
+    static const char *const names[] = {"UP", "DEGRADED", "DOWN"};
+    return names[s];
+}
+
+void app_health(struct app *a, struct app_health *ret)
+{
+    *ret = (struct app_health){0};
+    struct app_writer_stats w;
+    struct cache_stats cs[4];
+    app_writer_stats(a, &w);
+    if (store_info(a->d.store, &ret->store) != PFE_OK || ret->store.fatal || w.dead)
+        ret->database = HEALTH_DOWN;
+    else if (!ret->store.writable)
+        ret->database = HEALTH_DEGRADED; /* reads go on */
+    if (w.dead)
+        ret->writer = HEALTH_DOWN;
+    else if (w.queued >= w.capacity)
+        ret->writer = HEALTH_DEGRADED;
+    unsigned n = cache_stats(a->d.cache, cs, 4);
+    for (unsigned i = 0; i < n; i++)
+        if (!cs[i].up)
+            ret->cache = HEALTH_DEGRADED;
+    ret->journal_lag = ret->store.head_seq - ret->store.projected_seq;
+    ret->state = ret->database;
+    if (ret->writer > ret->state)
+        ret->state = ret->writer;
+    if (ret->cache > ret->state)
+        ret->state = ret->cache;
+}

@@ -1,0 +1,45 @@
+/*
+ * admin: audit, statistics, cache management, health. Blocking unless said.
+ */
+#ifndef APP_ADMIN_H
+#define APP_ADMIN_H
+
+#include "app/app.h"
+
+/* Appends one audit row in a commit of its own. outcome: "ok" or an error's slug. */
+void app_audit(struct app *a, const struct caller *c, const char *action, const char *entity, struct str entity_id,
+               const char *outcome);
+
+/* Loads users into the cache: one (user > 0), or the newest up to 1,000. *ret_n: how many entries were put. */
+enum pf_err app_cache_warmup(struct app *a, const struct caller *c, int64_t user, uint64_t *ret_n) MUSTCHECK;
+/* All keys of a user, or those that match a pattern. */
+enum pf_err app_cache_invalidate(struct app *a, const struct caller *c, int64_t user, struct str pattern,
+                                 uint64_t *ret_n) MUSTCHECK;
+
+/* Counts and volumes by kind and currency. */
+enum pf_err app_stats(struct app *a, enum store_window w, struct store_stat *out, unsigned cap,
+                      unsigned *ret_n) MUSTCHECK;
+/* Newest first. */
+enum pf_err app_audit_page(struct app *a, struct arena *arena, const struct store_audit_query *q,
+                           struct store_audit *out, unsigned *ret_n) MUSTCHECK;
+/* Oldest first. */
+enum pf_err app_journal_page(struct app *a, int64_t after_seq, unsigned limit, store_entry_fn fn, void *ctx) MUSTCHECK;
+struct app_reconciliation {
+    struct store_trial trial[200];
+    unsigned n_trial;
+    struct store_verify verify;
+};
+/* Verifies everything: takes time in proportion to the journal; one at a time (PFE_BUSY). */
+enum pf_err app_reconcile(struct app *a, struct app_reconciliation *ret) MUSTCHECK;
+
+enum app_health_state { HEALTH_UP, HEALTH_DEGRADED, HEALTH_DOWN };
+const char *app_health_name(enum app_health_state s);
+struct app_health {
+    enum app_health_state state; /* DOWN if the database is DOWN */
+    enum app_health_state database, writer, cache;
+    struct store_info store;
+    int64_t journal_lag; /* entries not yet written behind */
+};
+void app_health(struct app *a, struct app_health *ret); /* quick */
+
+#endif

@@ -1,0 +1,148 @@
+#include "app/internal.h"
+
+#include <stdlib.h>
+#include <stdio.h>
+
+#include "base/buf.h"
+#include "codec/crypt.h"
+#include "domain/money/money.h"
+
+struct app *app_new(const struct app_config *c, const struct app_deps *d)
+{
+    struct app *a = calloc(1, sizeof *a);
+    if (!a)
+        return NULL;
+    a->cfg = *c;
+    a->d = *d;
+    a->rate_limit = c->rate_limit;
+    for (unsigned i = 0; i < AUTH_LOCKS; i++)
+        pthread_mutex_init(&a->auth_lock[i], NULL);
+    a->secret = malloc(c->jwt_secret.n + 1);
+    a->auth = calloc(AUTH_SLOTS, sizeof *a->auth);
+    a->inflight = inflight_new();
+    if (!a->secret || !a->auth || !a->inflight)
+        goto fail;
+    /* a well-formed hash that no password has: it takes as long to check as a real one, and no time to make */
+    snprintf(a->dummy_hash, sizeof a->dummy_hash, "$2b$%02d$%s", c->bcrypt_cost,
+             "uuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuu");
+    memcpy(a->secret, c->jwt_secret.p, c->jwt_secret.n);
+    a->cfg.jwt_secret = (struct str){a->secret, c->jwt_secret.n};
+    a->logins_ok = metric_counter(d->metrics, "payflow_logins_total", "Logins by outcome.", "outcome=\"ok\"");
+    a->logins_refused = metric_counter(d->metrics, "payflow_logins_total", "Logins by outcome.", "outcome=\"refused\"");
+    a->registrations = metric_counter(d->metrics, "payflow_registrations_total", "Users registered.", "");
+    a->writer = writer_new(a);
+    if (!a->writer)
+        goto fail;
+    return a;
+fail:
+    app_free(a);
+    return NULL;
+}
+
+void app_free(struct app *a)
+{
+    if (!a)
+        return;
+    writer_free(a->writer);
+    inflight_free(a->inflight);
+    for (unsigned i = 0; i < AUTH_LOCKS; i++)
+        pthread_mutex_destroy(&a->auth_lock[i]);
+    free(a->auth);
+    if (a->secret)
+        explicit_bzero(a->secret, a->cfg.jwt_secret.n);
+    free(a->secret);
+    free(a);
+}
+
+void app_set_rate_limit(struct app *a, int64_t per_minute)
+{
+    atomic_store_explicit(&a->rate_limit, per_minute, memory_order_relaxed);
+}
+
+money_currency app_default_currency(const struct app *a)
+{
+    return a->cfg.currency;
+}
+
+bool app_is_dev(const struct app *a)
+{
+    return a->cfg.dev;
+}
+
+struct store *app_store(struct app *a)
+{
+    return a->d.store;
+}
+
+struct cache *app_cache(struct app *a)
+{
+    return a->d.cache;
+}
+
+const struct clock *app_clock(struct app *a)
+{
+    return a->d.clock;
+}
+
+static char *put_u64(char *p, uint64_t v)
+{
+    char tmp[20];
+    unsigned n = 0;
+    do {
+        tmp[n++] = (char)('0' + v % 10);
+        v /= 10;
+    } while (v);
+    while (n)
+        *p++ = tmp[--n];
+    return p;
+}
+
+static struct str key_of(char *out, struct str prefix, int64_t id)
+{
+    memcpy(out, prefix.p, prefix.n);
+    char *p = put_u64(out + prefix.n, (uint64_t)id);
+    return (struct str){out, (size_t)(p - out)};
+}
+
+struct str app_key_user(char *out, int64_t user)
+{
+    return key_of(out, STR("user:"), user);
+}
+
+struct str app_key_transaction(char *out, int64_t seq)
+{
+    return key_of(out, STR("transaction:"), seq);
+}
+
+struct str app_key_balance(char *out, int64_t user, money_currency currency)
+{
+    struct str k = key_of(out, STR("balance:"), user);
+    const struct money_currency_info *ci = money_by_num(currency);
+    out[k.n++] = ':';
+    memcpy(out + k.n, ci ? ci->code : "???", 3);
+    k.n += 3;
+    return k;
+}
+
+void app_rate_check(struct app *a, const struct caller *c, struct app_limit *ret)
+{
+    int64_t limit = atomic_load_explicit(&a->rate_limit, memory_order_relaxed);
+    *ret = (struct app_limit){.limited = limit > 0, .allowed = true, .limit = limit};
+    if (limit <= 0)
+        return;
+    char key[CACHE_KEY_MAX];
+    struct str k;
+    if (c->who.user) {
+        k = key_of(key, STR("rate:user:"), c->who.user);
+    } else {
+        size_t n = c->address.n < 64 ? c->address.n : 64;
+        memcpy(key, "rate:addr:", 10);
+        memcpy(key + 10, c->address.p, n);
+        k = (struct str){key, 10 + n};
+    }
+    struct cache_rate r;
+    cache_rate(a->d.cache, k, limit, 60 * 1000000LL, 1, &r);
+    ret->allowed = r.allowed;
+    ret->remaining = r.remaining > 0 ? r.remaining : 0;
+    ret->reset_s = (r.reset_us + 999999) / 1000000;
+}

@@ -1,0 +1,75 @@
+/* internal: what the app's files share and nobody else sees. */
+#ifndef APP_INTERNAL_H
+#define APP_INTERNAL_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "app/app.h"
+#include "app/movement.h"
+
+/* Principals by the hash of their key or by their session: direct-mapped, bounded, filled on use. */
+enum { AUTH_SLOTS = 8192, AUTH_LOCKS = 64, AUTH_GENERATIONS = 1024, AUTH_TTL_US = 60 * 1000000 };
+struct auth_slot {
+    uint8_t key[32];
+    struct principal who;
+    uint32_t generation;
+    int64_t until_us; /* monotonic; 0: empty */
+};
+
+struct inflight;
+struct writer;
+
+struct app {
+    struct app_config cfg;
+    char *secret;
+    char dummy_hash[64]; /* for logins of unknown names; same cost as real ones */
+    _Atomic int64_t rate_limit;
+    _Atomic bool reconciling;
+    struct app_deps d;
+    struct writer *writer;
+    struct inflight *inflight;
+
+    struct auth_slot *auth;
+    pthread_mutex_t auth_lock[AUTH_LOCKS];
+    /* bumped when anything about a user's rights changes: makes its slots stale */
+    _Atomic uint32_t auth_generation[AUTH_GENERATIONS];
+
+    struct metric_counter *logins_ok, *logins_refused, *registrations;
+};
+
+static inline int64_t app_now(const struct app *a)
+{
+    return clock_wall(a->d.clock);
+}
+
+/* Makes every remembered principal of the user stale, and its cached record too. After the commit that changed it. */
+void app_user_touched(struct app *a, int64_t user);
+
+/* Adds an audit row to a transaction. */
+enum pf_err app_audit_add(struct app *a, struct store_tx *tx, const struct caller *c, const char *action,
+                          const char *entity, struct str entity_id, const char *outcome);
+enum pf_err app_audit_add_id(struct app *a, struct store_tx *tx, const struct caller *c, const char *action,
+                             const char *entity, int64_t entity_id, const char *outcome);
+
+/* The contract's cache keys. out holds CACHE_KEY_MAX bytes. */
+struct str app_key_user(char *out, int64_t user);
+struct str app_key_balance(char *out, int64_t user, money_currency currency);
+struct str app_key_transaction(char *out, int64_t seq);
+enum {
+    TTL_USER_US = 30 * 60 * 1000000LL,
+    TTL_BALANCE_US = 10 * 60 * 1000000LL,
+    TTL_TRANSACTION_US = 15 * 60 * 1000000LL
+};
+
+struct app_tx;
+/* Fills in the owners of an entry's accounts. */
+enum pf_err app_tx_owners(struct app *a, struct app_tx *t);
+
+struct inflight *inflight_new(void);
+void inflight_free(struct inflight *f);
+
+struct writer *writer_new(struct app *a);
+void writer_free(struct writer *w);
+
+#endif

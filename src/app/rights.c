@@ -1,0 +1,218 @@
+/* Who is calling, and whether they may. */
+#include "app/internal.h"
+
+#include "codec/crypt.h"
+#include "codec/jwt.h"
+#include "codec/uuid.h"
+
+#define TOKEN_ISSUER STR("payflow")
+#define TOKEN_AUDIENCE STR("payflow")
+
+static uint32_t generation(struct app *a, int64_t user)
+{
+    return atomic_load_explicit(&a->auth_generation[(uint64_t)user % AUTH_GENERATIONS], memory_order_acquire);
+}
+
+void app_user_touched(struct app *a, int64_t user)
+{
+    char key[CACHE_KEY_MAX];
+    atomic_fetch_add_explicit(&a->auth_generation[(uint64_t)user % AUTH_GENERATIONS], 1, memory_order_acq_rel);
+    cache_del(a->d.cache, app_key_user(key, user));
+}
+
+static struct auth_slot *slot_of(struct app *a, const uint8_t key[32], pthread_mutex_t **ret_lock)
+{
+    uint64_t h;
+    memcpy(&h, key, sizeof h);
+    *ret_lock = &a->auth_lock[h % AUTH_LOCKS];
+    return &a->auth[h % AUTH_SLOTS];
+}
+
+static bool remembered(struct app *a, const uint8_t key[32], struct principal *ret)
+{
+    pthread_mutex_t *lock;
+    struct auth_slot *s = slot_of(a, key, &lock);
+    int64_t now = clock_mono(a->d.clock);
+    pthread_mutex_lock(lock);
+    bool hit = s->until_us > now && crypt_equal(s->key, key, 32) && s->generation == generation(a, s->who.user);
+    if (hit)
+        *ret = s->who;
+    pthread_mutex_unlock(lock);
+    return hit;
+}
+
+/* gen: the user's generation as it was before the store was read. */
+static void remember(struct app *a, const uint8_t key[32], const struct principal *who, uint32_t gen)
+{
+    pthread_mutex_t *lock;
+    struct auth_slot *s = slot_of(a, key, &lock);
+    pthread_mutex_lock(lock);
+    memcpy(s->key, key, 32);
+    s->who = *who;
+    s->generation = gen;
+    s->until_us = clock_mono(a->d.clock) + AUTH_TTL_US;
+    pthread_mutex_unlock(lock);
+}
+
+static enum app_auth refuse(struct problem *p, enum pf_err e, const char *why)
+{
+    problem_set(p, e, "%s", why);
+    return APP_AUTH_REFUSED;
+}
+
+/* Adds the user's role to a principal whose user is known; refuses users that are not active. */
+static enum pf_err complete(struct app *a, struct principal *who)
+{
+    struct store_user u;
+    enum pf_err e = store_user_get(a->d.store, who->user, &u);
+    if (e == PFE_OK && u.status != STORE_USER_ACTIVE)
+        e = PFE_NOT_FOUND;
+    if (e == PFE_OK)
+        who->role = u.role;
+    return e;
+}
+
+static enum app_auth outcome(enum pf_err e, struct problem *p, const char *why)
+{
+    if (e == PFE_OK)
+        return APP_AUTH_OK;
+    if (e == PFE_NOT_FOUND || e == PFE_BAD_CREDENTIALS)
+        return refuse(p, PFE_BAD_CREDENTIALS, why);
+    return refuse(p, e, "");
+}
+
+static enum app_auth by_key(struct app *a, struct str text, bool may_block, struct principal *ret, struct problem *p)
+{
+    uint8_t hash[32];
+    if (text.n != 3 + BASE62_32_LEN || !str_starts(text, STR("pf_")))
+        return refuse(p, PFE_BAD_CREDENTIALS, "the API key is not valid");
+    sha256_of(text, hash);
+    if (remembered(a, hash, ret))
+        return APP_AUTH_OK;
+    if (!may_block)
+        return APP_AUTH_WOULD_BLOCK;
+
+    struct store_apikey k;
+    enum pf_err e = store_apikey_by_hash(a->d.store, hash, &k);
+    uint32_t gen = 0;
+    if (e == PFE_OK) {
+        gen = generation(a, k.user);
+        e = store_apikey_by_hash(a->d.store, hash, &k); /* again, now that a change would be noticed */
+    }
+    if (e == PFE_OK && k.revoked_us)
+        e = PFE_BAD_CREDENTIALS;
+    if (e == PFE_OK) {
+        *ret = (struct principal){.user = k.user, .by = CRED_APIKEY, .key_id = k.id};
+        e = complete(a, ret);
+    }
+    if (e != PFE_OK)
+        return outcome(e, p, "the API key is not valid");
+    remember(a, hash, ret, gen);
+
+    /* last use, at the grain of the slot's lifetime; a failure costs nobody anything but that time stamp */
+    struct store_tx *tx;
+    if (store_tx_begin(a->d.store, &tx) == PFE_OK) {
+        if (store_apikey_touch(tx, k.id, app_now(a)) == PFE_OK)
+            e = store_tx_commit(tx);
+        else
+            store_tx_rollback(tx);
+    }
+    return APP_AUTH_OK;
+}
+
+static const char *token_fault(enum jwt_err e)
+{
+    switch (e) {
+    case JWT_EXPIRED:
+        return "the token has expired";
+    case JWT_TYPE:
+        return "this kind of token is not accepted here";
+    default:
+        return "the token is not valid";
+    }
+}
+
+static enum app_auth by_token(struct app *a, struct str text, bool may_block, struct principal *ret, struct problem *p)
+{
+    char block[2048];
+    struct arena arena;
+    arena_init(&arena, block, sizeof block, sizeof block);
+    struct jwt_claims c;
+    enum jwt_err je = jwt_verify(&arena, a->cfg.jwt_secret, text, TOKEN_ISSUER, TOKEN_AUDIENCE, STR("access"),
+                                 app_now(a) / 1000000, &c);
+    uint8_t key[32] = {0};
+    size_t n = 0;
+    /* jti: the session's family in hex, '-', a number */
+    bool form = je == JWT_OK && c.jti.n > 33 && c.jti.p[32] == '-' &&
+                hex_decode((struct str){c.jti.p, 32}, key + 8, 16, &n) && n == 16;
+    int64_t user = je == JWT_OK ? c.sub : 0;
+    arena_reset(&arena);
+    if (!form)
+        return refuse(p, PFE_BAD_CREDENTIALS, token_fault(je));
+    memcpy(key, key + 16, 8); /* the slot is chosen by the first bytes: those of the family that are random */
+    memcpy(key + 24, "session", 7);
+    if (remembered(a, key, ret)) {
+        if (ret->user == user)
+            return APP_AUTH_OK;
+        return refuse(p, PFE_BAD_CREDENTIALS, "the token is not valid");
+    }
+    if (!may_block)
+        return APP_AUTH_WOULD_BLOCK;
+    uint32_t gen = generation(a, user);
+    struct store_session s;
+    enum pf_err e = store_session_get(a->d.store, key + 8, &s);
+    if (e == PFE_OK && (s.revoked_us || s.user != user))
+        e = PFE_BAD_CREDENTIALS;
+    if (e == PFE_OK) {
+        *ret = (struct principal){.user = user, .by = CRED_TOKEN};
+        memcpy(ret->family, key + 8, 16);
+        e = complete(a, ret);
+    }
+    if (e != PFE_OK)
+        return outcome(e, p, "the session has ended");
+    remember(a, key, ret, gen);
+    return APP_AUTH_OK;
+}
+
+enum app_auth app_authenticate(struct app *a, struct str api_key, struct str authorization, bool may_block,
+                               struct principal *ret, struct problem *p)
+{
+    struct principal key = {0}, token = {0};
+    enum app_auth r = APP_AUTH_OK;
+    if (api_key.p)
+        r = by_key(a, str_trim(api_key), may_block, &key, p);
+    if (r == APP_AUTH_OK && authorization.p) {
+        struct str v = str_trim(authorization);
+        if (v.n < 7 || !str_eq_nocase((struct str){v.p, 7}, STR("Bearer ")))
+            return refuse(p, PFE_BAD_CREDENTIALS, "Authorization must be: Bearer <token>");
+        r = by_token(a, str_trim((struct str){v.p + 7, v.n - 7}), may_block, &token, p);
+    }
+    if (r != APP_AUTH_OK)
+        return r;
+    if (key.user && token.user && key.user != token.user)
+        return refuse(p, PFE_BAD_CREDENTIALS, "the API key and the token are of different users");
+    *ret = key.user ? key : token;
+    return APP_AUTH_OK;
+}
+
+enum pf_err app_admit(const struct app *a, const struct app_rule *rule, struct principal *who, struct problem *p)
+{
+    if (rule->right == RIGHT_PUBLIC)
+        return PFE_OK;
+    if (!who->user) {
+        if (!rule->open || !a->cfg.dev)
+            return problem_set(p, PFE_UNAUTHENTICATED, "send X-API-Key, or Authorization: Bearer with an access token");
+        who->role = IDENT_ADMIN;
+        return PFE_OK;
+    }
+    if (rule->right == RIGHT_ADMIN && who->role != IDENT_ADMIN)
+        return problem_set(p, PFE_FORBIDDEN, "administrators only");
+    return PFE_OK;
+}
+
+enum pf_err app_require_owner(const struct principal *who, int64_t owner, struct problem *p)
+{
+    if (app_may_act_for(who, owner))
+        return PFE_OK;
+    return problem_set(p, PFE_FORBIDDEN, "only the user concerned or an administrator may do this");
+}

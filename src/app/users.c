@@ -1,0 +1,202 @@
+/* Users: reading, changing, deleting. */
+#include "app/identity.h"
+#include "app/internal.h"
+
+#include "codec/crypt.h"
+#include "codec/uuid.h"
+
+enum pf_err app_user(struct app *a, int64_t id, bool may_block, struct store_user *ret)
+{
+    char key[CACHE_KEY_MAX];
+    struct str k = app_key_user(key, id);
+    size_t n;
+    uint64_t token;
+    if (id <= 0)
+        return PFE_NOT_FOUND;
+    if (cache_get(a->d.cache, k, ret, sizeof *ret, &n, &token) && n == sizeof *ret)
+        return PFE_OK;
+    if (!may_block)
+        return PFE_BUSY;
+    struct store_user u;
+    enum pf_err e = store_user_get(a->d.store, id, &u);
+    if (e == PFE_OK && u.status == STORE_USER_DELETED)
+        e = PFE_NOT_FOUND;
+    if (e != PFE_OK)
+        return e;
+    explicit_bzero(u.password_hash, sizeof u.password_hash);
+    cache_put(a->d.cache, k, (struct str){(const char *)&u, sizeof u}, TTL_USER_US, token);
+    *ret = u;
+    return PFE_OK;
+}
+
+enum pf_err app_user_uuid(struct app *a, int64_t id, bool may_block, uint8_t ret[16])
+{
+    struct store_user u;
+    enum pf_err e = app_user(a, id, may_block, &u);
+    if (e == PFE_NOT_FOUND && may_block)
+        e = store_user_get(a->d.store, id, &u);
+    if (e == PFE_OK)
+        memcpy(ret, u.uuid, 16);
+    return e;
+}
+
+enum pf_err app_user_ref(struct app *a, struct str ref, bool may_block, int64_t *ret)
+{
+    struct uuid id;
+    int64_t n;
+    if (str_to_i64(ref, &n)) {
+        if (n <= 0)
+            return PFE_NOT_FOUND;
+        *ret = n;
+        return PFE_OK;
+    }
+    if (!uuid_parse(ref, &id))
+        return PFE_INVALID;
+    if (!may_block)
+        return PFE_BUSY;
+    struct store_user u;
+    enum pf_err e = store_user_by_uuid(a->d.store, id.b, &u);
+    if (e == PFE_OK)
+        *ret = u.id;
+    return e;
+}
+
+enum pf_err app_users(struct app *a, int64_t before_id, int64_t offset, unsigned limit, struct store_user *out,
+                      unsigned *ret_n)
+{
+    return store_user_list(a->d.store, before_id, offset, limit, out, ret_n);
+}
+
+/* Inside a write transaction: is this user the only active administrator? */
+static enum pf_err guard_last_admin(struct app *a, const struct store_user *u)
+{
+    int64_t admins = 0;
+    if (u->role != IDENT_ADMIN)
+        return PFE_OK;
+    enum pf_err e = store_admin_count(a->d.store, &admins);
+    return e == PFE_OK && admins <= 1 ? PFE_LAST_ADMIN : e;
+}
+
+static enum pf_err change_in(struct app *a, struct store_tx *tx, const struct caller *c, int64_t id,
+                             const struct app_user_change *in, const char *new_hash, struct store_user *u)
+{
+    enum pf_err e = store_user_get(a->d.store, id, u);
+    if (e == PFE_OK && u->status != STORE_USER_ACTIVE)
+        e = PFE_NOT_FOUND;
+    if (e == PFE_OK && in->set_role && in->role != IDENT_ADMIN)
+        e = guard_last_admin(a, u);
+    if (e != PFE_OK)
+        return e;
+    if (in->username.p)
+        str_copy(u->username, sizeof u->username, in->username);
+    if (in->email.p)
+        str_copy(u->email, sizeof u->email, in->email);
+    if (in->set_role)
+        u->role = in->role;
+    if (in->password.p)
+        memcpy(u->password_hash, new_hash, sizeof u->password_hash);
+    u->updated_us = app_now(a);
+    e = store_user_update(tx, u);
+    if (e == PFE_OK && in->password.p)
+        e = store_session_revoke(tx, id, NULL, u->updated_us);
+    if (e == PFE_OK)
+        e = app_audit_add_id(a, tx, c, "user.update", "user", id, "ok");
+    return e;
+}
+
+enum pf_err app_user_change(struct app *a, const struct caller *c, int64_t id, const struct app_user_change *in,
+                            struct store_user *ret, struct problem *p)
+{
+    bool ok = !in->username.p || ident_username_ok(in->username, p);
+    ok &= !in->email.p || ident_email_ok(in->email, p);
+    ok &= !in->password.p || ident_password_ok(in->password, a->cfg.password_min, p);
+    if (!ok)
+        return problem_set(p, PFE_INVALID, "%s", "");
+    struct store_user u;
+    enum pf_err e = app_user(a, id, true, &u);
+    if (e == PFE_OK && in->set_role && in->role != u.role && c->who.role != IDENT_ADMIN)
+        return problem_set(p, PFE_FORBIDDEN, "only an administrator can change a role");
+    char hash[PASSWORD_HASH_MAX] = "";
+    if (e == PFE_OK && in->password.p)
+        e = password_hash(in->password, a->cfg.bcrypt_cost, hash);
+    struct store_tx *tx;
+    if (e == PFE_OK)
+        e = store_tx_begin(a->d.store, &tx);
+    if (e != PFE_OK)
+        return problem_set(p, e, "%s", "");
+    e = change_in(a, tx, c, id, in, hash, &u);
+    if (e == PFE_OK)
+        e = store_tx_commit(tx);
+    else
+        store_tx_rollback(tx);
+    app_user_touched(a, id);
+    if (e != PFE_OK)
+        return problem_set(p, e, "%s", "");
+    explicit_bzero(u.password_hash, sizeof u.password_hash);
+    *ret = u;
+    return PFE_OK;
+}
+
+static enum pf_err set_status(struct app *a, const struct caller *c, int64_t id, enum store_user_status from,
+                              enum store_user_status to)
+{
+    struct store_user u;
+    struct store_tx *tx;
+    enum pf_err e = store_tx_begin(a->d.store, &tx);
+    if (e != PFE_OK)
+        return e;
+    int64_t now = app_now(a);
+    e = store_user_get(a->d.store, id, &u);
+    if (e == PFE_OK && u.status != from)
+        e = PFE_NOT_FOUND;
+    if (e == PFE_OK && to == STORE_USER_CLOSING)
+        e = guard_last_admin(a, &u);
+    if (e == PFE_OK) {
+        u.status = to;
+        u.updated_us = now;
+        e = store_user_update(tx, &u);
+    }
+    if (e == PFE_OK && to == STORE_USER_DELETED) {
+        e = store_apikey_revoke(tx, id, 0, now, NULL);
+        if (e == PFE_OK)
+            e = store_session_revoke(tx, id, NULL, now);
+        if (e == PFE_OK)
+            e = app_audit_add_id(a, tx, c, "user.delete", "user", id, "ok");
+    }
+    if (e == PFE_OK)
+        e = store_tx_commit(tx);
+    else
+        store_tx_rollback(tx);
+    app_user_touched(a, id);
+    return e;
+}
+
+/*
+ * Three steps, each durable: from CLOSING on nobody can open a further account for the user; then the ledger closes all
+ * accounts, or refuses because one holds money; then the user is gone. A crash in between leaves a user CLOSING, and a
+ * second DELETE goes on from there.
+ */
+enum pf_err app_user_delete(struct app *a, const struct caller *c, int64_t id, struct problem *p)
+{
+    enum pf_err e = set_status(a, c, id, STORE_USER_ACTIVE, STORE_USER_CLOSING);
+    if (e == PFE_NOT_FOUND) {
+        struct store_user u;
+        enum pf_err left = store_user_get(a->d.store, id, &u);
+        if (left == PFE_OK && u.status == STORE_USER_CLOSING)
+            e = PFE_OK;
+    }
+    if (e != PFE_OK)
+        return problem_set(p, e, "%s", "");
+    struct job j = {.kind = JOB_CLOSE, .actor = c->who.user, .user = id};
+    e = app_submit_wait(a, &j);
+    if (e == PFE_OK)
+        e = set_status(a, c, id, STORE_USER_CLOSING, STORE_USER_DELETED);
+    else if (e != PFE_INTERNAL) {
+        enum pf_err back = set_status(a, c, id, STORE_USER_CLOSING, STORE_USER_ACTIVE);
+        if (back != PFE_OK)
+            e = back;
+    }
+    if (e == PFE_OK)
+        return PFE_OK;
+    return problem_set(p, e, "%s", e == PFE_HOLDS_MONEY ? "the user's accounts are not empty" : "");
+}

@@ -1,0 +1,631 @@
+/*
+ * The ledger writer: one thread takes all jobs that wait, decides them in order on the accounts as loaded, and commits
+ * them as one group. Nothing outside this file writes the journal.
+ */
+#include "app/internal.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/log.h"
+#include "base/map.h"
+#include "codec/uuid.h"
+
+enum { GROUP_MOVEMENTS_MAX = 16384, SHRINK_OVER = 4096 };
+
+struct undo {
+    unsigned slot;
+    struct store_slot before;
+};
+
+struct writer {
+    struct app *a;
+    pthread_t thread;
+    pthread_mutex_t lock;
+    pthread_cond_t more;
+    struct job *first, *last;
+    size_t queued; /* movements, at least 1 a job */
+    bool stop;
+    _Atomic bool dead;
+
+    /* the thread's own, reused from group to group */
+    struct arena arena;
+    struct map_u64 slot_of; /* owner and currency -> slot */
+    struct store_key *keys;
+    struct store_slot *slots;
+    size_t n_keys, cap_keys;
+    struct ledger_entry *entries;
+    size_t n_entries, cap_entries;
+    struct store_idem *idem;
+    size_t n_idem, cap_idem;
+    struct undo *undo;
+    size_t n_undo, cap_undo;
+    int64_t *resolved; /* entries resolved by this group */
+    size_t n_resolved, cap_resolved;
+
+    _Atomic uint64_t groups, jobs, total_entries, refused;
+    _Atomic int64_t last_commit_us;
+    struct metric_histogram *h_batch, *h_commit, *h_wait;
+    struct metric_counter *by_kind[LEDGER_KIND_MAX + 1][1000];
+    struct metric_counter *volume[LEDGER_KIND_MAX + 1][1000];
+};
+
+static bool grow(void **p, size_t *cap, size_t want, size_t size)
+{
+    if (want <= *cap)
+        return true;
+    size_t n = *cap ? *cap : 256;
+    while (n < want)
+        n *= 2;
+    void *q = realloc(*p, n * size);
+    if (!q)
+        return false;
+    *p = q;
+    *cap = n;
+    return true;
+}
+
+/* ---- gathering: which accounts does the group need? ---- */
+
+static enum pf_err slot_for(struct writer *w, int64_t owner, money_currency currency, unsigned *ret)
+{
+    uint64_t k = (uint64_t)owner << 10 | currency;
+    uint64_t v;
+    if (map_u64_get(&w->slot_of, k, &v)) {
+        *ret = (unsigned)v;
+        return PFE_OK;
+    }
+    if (w->n_keys == STORE_GROUP_KEYS_MAX)
+        return PFE_BUSY;
+    size_t cap = w->cap_keys;
+    if (!grow((void **)&w->keys, &cap, w->n_keys + 1, sizeof *w->keys))
+        return PFE_NOMEM;
+    if (cap != w->cap_keys) {
+        size_t slot_cap = w->cap_keys;
+        if (!grow((void **)&w->slots, &slot_cap, cap, sizeof *w->slots))
+            return PFE_NOMEM;
+        w->cap_keys = cap;
+    }
+    if (!map_u64_put(&w->slot_of, k, w->n_keys))
+        return PFE_NOMEM;
+    w->keys[w->n_keys] = (struct store_key){.owner = owner, .currency = currency};
+    *ret = (unsigned)w->n_keys++;
+    return PFE_OK;
+}
+
+static enum pf_err slot_for_account(struct writer *w, int64_t account, unsigned *ret)
+{
+    struct ledger_account acc;
+    enum pf_err e = store_account_by_id(w->a->d.store, account, &acc);
+    return e != PFE_OK ? e : slot_for(w, acc.owner, acc.currency, ret);
+}
+
+static enum pf_err gather_ref(struct writer *w, struct movement *m)
+{
+    struct ledger_entry *ref = arena_alloc(&w->arena, sizeof *ref);
+    if (!ref)
+        return PFE_NOMEM;
+    int64_t by;
+    enum pf_err e = store_entry_get(w->a->d.store, &w->arena, m->ref, ref, &by);
+    if (e != PFE_OK)
+        return e;
+    m->ref_entry = ref;
+    m->ref_resolved = by != 0;
+    m->currency = ref->currency;
+    if (m->amount == 0)
+        m->amount = ref->amount;
+    int64_t debit, credit;
+    e = ledger_sides(&(struct ledger_command){.kind = m->kind, .ref = ref}, &debit, &credit);
+    if (e == PFE_OK)
+        e = slot_for_account(w, debit, &m->debit_slot);
+    if (e == PFE_OK)
+        e = slot_for_account(w, credit, &m->credit_slot);
+    return e;
+}
+
+static enum pf_err gather_movement(struct writer *w, struct movement *m)
+{
+    int64_t debit = m->from_user, credit = m->to_user;
+    switch (m->kind) {
+    case LEDGER_ROLLBACK:
+    case LEDGER_CAPTURE:
+    case LEDGER_RELEASE:
+        return gather_ref(w, m);
+    case LEDGER_DEPOSIT:
+        debit = 0;
+        break;
+    case LEDGER_WITHDRAW:
+        credit = 0;
+        break;
+    case LEDGER_TRANSFER:
+    case LEDGER_HOLD:
+        if (debit == credit)
+            return PFE_SAME_ACCOUNT;
+        break;
+    case LEDGER_FREEZE:
+    case LEDGER_UNFREEZE:
+    case LEDGER_CLOSE:
+        credit = debit;
+        break;
+    }
+    enum pf_err e = slot_for(w, debit, m->currency, &m->debit_slot);
+    return e == PFE_OK ? slot_for(w, credit, m->currency, &m->credit_slot) : e;
+}
+
+static enum pf_err gather_close(struct writer *w, struct job *j)
+{
+    enum { CAP = 200 };
+    struct ledger_account *acc = arena_alloc(&w->arena, CAP * sizeof *acc);
+    unsigned n = 0;
+    if (!acc)
+        return PFE_NOMEM;
+    enum pf_err e = store_account_list(w->a->d.store, j->user, acc, CAP, &n);
+    if (e != PFE_OK)
+        return e;
+    j->m = arena_zalloc(&w->arena, (n + 1) * sizeof *j->m);
+    if (!j->m)
+        return PFE_NOMEM;
+    j->n = 0;
+    j->atomic = true;
+    for (unsigned i = 0; i < n && e == PFE_OK; i++) {
+        if (acc[i].flags & LEDGER_CLOSED)
+            continue;
+        struct movement *m = &j->m[j->n++];
+        *m = (struct movement){.kind = LEDGER_CLOSE, .from_user = j->user, .currency = acc[i].currency};
+        e = gather_movement(w, m);
+    }
+    return e;
+}
+
+static void gather(struct writer *w, struct job *j)
+{
+    j->err = PFE_OK;
+    j->live = false;
+    if (j->idem.key.n) {
+        j->err = app_idem_lookup(w->a, j->arena, &j->idem);
+        if (j->err != PFE_OK || j->idem.replayed)
+            return;
+    }
+    switch (j->kind) {
+    case JOB_OPEN: {
+        unsigned slot;
+        j->err = slot_for(w, j->user, j->currency, &slot);
+        break;
+    }
+    case JOB_CLOSE:
+        j->err = gather_close(w, j);
+        break;
+    case JOB_MOVE:
+        for (size_t i = 0; i < j->n; i++) {
+            struct movement *m = &j->m[i];
+            m->err = gather_movement(w, m);
+            if (m->err == PFE_NOMEM || m->err == PFE_BUSY || m->err == PFE_UNAVAILABLE) {
+                j->err = m->err;
+                return;
+            }
+        }
+        break;
+    case JOB_REBUILD:
+        break;
+    }
+    j->live = j->err == PFE_OK;
+}
+
+/* ---- deciding ---- */
+
+static bool save(struct writer *w, unsigned slot)
+{
+    if (!grow((void **)&w->undo, &w->cap_undo, w->n_undo + 1, sizeof *w->undo))
+        return false;
+    w->undo[w->n_undo++] = (struct undo){slot, w->slots[slot]};
+    return true;
+}
+
+static bool resolved_here(const struct writer *w, int64_t seq)
+{
+    for (size_t i = 0; i < w->n_resolved; i++)
+        if (w->resolved[i] == seq)
+            return true;
+    return false;
+}
+
+static enum pf_err decide(struct writer *w, const struct job *j, struct movement *m, int64_t seq, int64_t ts)
+{
+    struct store_slot *d = &w->slots[m->debit_slot], *c = &w->slots[m->credit_slot];
+    if (d->state == STORE_SLOT_NO_OWNER || c->state == STORE_SLOT_NO_OWNER || d->state == STORE_SLOT_NO_ACCOUNT ||
+        c->state == STORE_SLOT_NO_ACCOUNT)
+        return PFE_NOT_FOUND;
+    struct ledger_command cmd = {
+        .kind = m->kind,
+        .amount = m->amount,
+        .currency = m->currency,
+        .seq = seq,
+        .ts = ts,
+        .actor = j->actor,
+        .expires_us = m->expires_us,
+        .description = m->description,
+        .origin = m->origin,
+        .ref = m->ref_entry,
+        .ref_resolved = m->ref_entry && (m->ref_resolved || resolved_here(w, m->ref_entry->seq)),
+    };
+    struct uuid id = uuid_v7_seq(ts, seq);
+    memcpy(cmd.uuid, id.b, sizeof cmd.uuid);
+    enum pf_err e = ledger_decide(&d->acc, &c->acc, &cmd, &m->entry);
+    if (e != PFE_OK)
+        return e;
+    if (!save(w, m->debit_slot) || !save(w, m->credit_slot) ||
+        !grow((void **)&w->entries, &w->cap_entries, w->n_entries + 1, sizeof *w->entries) ||
+        !grow((void **)&w->resolved, &w->cap_resolved, w->n_resolved + 1, sizeof *w->resolved))
+        return PFE_NOMEM;
+    if (m->ref_entry)
+        w->resolved[w->n_resolved++] = m->ref_entry->seq;
+    ledger_evolve(&d->acc, &m->entry, m->ref_entry);
+    if (c != d)
+        ledger_evolve(&c->acc, &m->entry, m->ref_entry);
+    d->used = c->used = true;
+    w->entries[w->n_entries++] = m->entry;
+    return PFE_OK;
+}
+
+static void decide_open(struct writer *w, struct job *j, int64_t ts)
+{
+    unsigned slot;
+    j->err = slot_for(w, j->user, j->currency, &slot); /* gathered before: found, not made */
+    if (j->err != PFE_OK)
+        return;
+    struct store_slot *s = &w->slots[slot];
+    if (s->state == STORE_SLOT_NO_OWNER) {
+        j->err = PFE_NOT_FOUND;
+        return;
+    }
+    j->created = s->state == STORE_SLOT_NEW && !s->used;
+    if (j->created) {
+        s->acc.updated_us = ts;
+        s->used = true;
+    }
+    j->account = s->acc;
+}
+
+static void decide_job(struct writer *w, struct job *j, int64_t first_seq, int64_t ts)
+{
+    size_t entries = w->n_entries, resolved = w->n_resolved;
+    w->n_undo = 0;
+    if (j->kind == JOB_OPEN) {
+        decide_open(w, j, ts);
+        return;
+    }
+    for (size_t i = 0; i < j->n; i++) {
+        struct movement *m = &j->m[i];
+        if (m->err == PFE_OK)
+            m->err = decide(w, j, m, first_seq + (int64_t)w->n_entries, ts);
+        if (m->err == PFE_OK)
+            continue;
+        w->refused++;
+        if (!j->atomic && m->err != PFE_NOMEM)
+            continue;
+        while (w->n_undo) {
+            const struct undo *u = &w->undo[--w->n_undo];
+            w->slots[u->slot] = u->before;
+        }
+        w->n_entries = entries;
+        w->n_resolved = resolved;
+        j->err = m->err;
+        j->failed = i;
+        j->refusal = m->err != PFE_NOMEM;
+        return;
+    }
+    j->created = j->kind == JOB_CLOSE && w->n_entries > entries;
+}
+
+/* ---- after the commit ---- */
+
+static void forget_cached(struct writer *w)
+{
+    char key[CACHE_KEY_MAX];
+    for (size_t i = 0; i < w->n_keys; i++)
+        if (w->slots[i].used && w->slots[i].acc.owner)
+            cache_del(w->a->d.cache, app_key_balance(key, w->slots[i].acc.owner, w->slots[i].acc.currency));
+    for (size_t i = 0; i < w->n_resolved; i++)
+        cache_del(w->a->d.cache, app_key_transaction(key, w->resolved[i]));
+}
+
+static void count_entries(struct writer *w)
+{
+    for (size_t i = 0; i < w->n_entries; i++) {
+        const struct ledger_entry *e = &w->entries[i];
+        struct metric_counter **n = &w->by_kind[e->kind][e->currency], **v = &w->volume[e->kind][e->currency];
+        if (!*n) {
+            const struct money_currency_info *ci = money_by_num(e->currency);
+            char labels[64];
+            snprintf(labels, sizeof labels, "type=\"%s\",currency=\"%s\"", ledger_kind_name(e->kind),
+                     ci ? ci->code : "?");
+            *n = metric_counter(w->a->d.metrics, "payflow_transactions_total", "Journal entries committed.", labels);
+            *v = metric_counter(w->a->d.metrics, "payflow_transaction_minor_units_total",
+                                "Amounts of committed entries, in minor units of the currency.", labels);
+        }
+        metric_inc(*n, 1);
+        metric_inc(*v, (uint64_t)e->amount);
+    }
+}
+
+static void finish_all(struct job *list, enum pf_err failed)
+{
+    while (list) {
+        struct job *j = list;
+        list = j->next;
+        if (failed != PFE_OK && j->live && j->err == PFE_OK)
+            j->err = failed;
+        j->done(j);
+    }
+}
+
+static void rebuild(struct writer *w, struct job *j)
+{
+    char key[CACHE_KEY_MAX];
+    j->live = false;
+    j->err = store_account_get(w->a->d.store, j->user, j->currency, &j->account);
+    if (j->err == PFE_OK) {
+        j->stored_balance = j->account.balance;
+        j->err = store_account_rebuild(w->a->d.store, j->account.id, &j->replay);
+    }
+    if (j->err == PFE_OK)
+        j->err = store_account_get(w->a->d.store, j->user, j->currency, &j->account);
+    cache_del(w->a->d.cache, app_key_balance(key, j->user, j->currency));
+}
+
+static enum pf_err commit(struct writer *w, struct job *list, int64_t ts)
+{
+    for (struct job *j = list; j; j = j->next) {
+        if (!j->live || j->err != PFE_OK || !j->idem.key.n || j->kind == JOB_REBUILD)
+            continue;
+        j->render(j);
+        if (!grow((void **)&w->idem, &w->cap_idem, w->n_idem + 1, sizeof *w->idem))
+            return PFE_NOMEM;
+        struct store_idem *i = &w->idem[w->n_idem++];
+        *i = (struct store_idem){.principal = j->idem.principal,
+                                 .key = j->idem.key,
+                                 .status = j->idem.status,
+                                 .body = j->idem.body,
+                                 .seq = j->n ? j->m[0].entry.seq : 0};
+        memcpy(i->request, j->idem.request, sizeof i->request);
+    }
+    struct store_commit c = {.ts = ts,
+                             .entries = w->entries,
+                             .n_entries = w->n_entries,
+                             .slots = w->slots,
+                             .n_slots = w->n_keys,
+                             .idem = w->idem,
+                             .n_idem = w->n_idem};
+    int64_t t0 = clock_mono(w->a->d.clock);
+    enum pf_err e = store_group_commit(w->a->d.store, &c);
+    int64_t dt = clock_mono(w->a->d.clock) - t0;
+    w->last_commit_us = dt;
+    metric_observe(w->h_commit, dt);
+    metric_observe(w->h_batch, (int64_t)w->n_entries);
+    return e;
+}
+
+static bool has_work(const struct writer *w)
+{
+    if (w->n_entries)
+        return true;
+    for (size_t i = 0; i < w->n_keys; i++)
+        if (w->slots[i].used)
+            return true;
+    return false;
+}
+
+static void process(struct writer *w, struct job *list)
+{
+    struct app *a = w->a;
+    w->n_keys = w->n_entries = w->n_idem = w->n_resolved = 0;
+    if (w->slot_of.cap > SHRINK_OVER)
+        map_u64_free(&w->slot_of);
+    else
+        map_u64_clear(&w->slot_of);
+    arena_reset(&w->arena);
+    uint64_t n = 0;
+    for (struct job *j = list; j; j = j->next, n++) {
+        if (j->kind == JOB_REBUILD)
+            rebuild(w, j);
+        else
+            gather(w, j);
+    }
+    w->jobs += n;
+    w->groups++;
+    enum pf_err e = PFE_OK;
+    if (w->n_keys) {
+        int64_t first = 0, ts = app_now(a);
+        e = store_group_begin(a->d.store, w->keys, w->n_keys, w->slots, &first);
+        if (e == PFE_OK) {
+            for (struct job *j = list; j; j = j->next)
+                if (j->live && j->kind != JOB_REBUILD)
+                    decide_job(w, j, first, ts);
+            if (has_work(w)) {
+                e = commit(w, list, ts);
+                if (e == PFE_NOMEM)
+                    store_group_abort(a->d.store);
+            } else {
+                store_group_abort(a->d.store);
+            }
+        }
+    }
+    if (e == PFE_OK) {
+        w->total_entries += w->n_entries;
+        forget_cached(w);
+        count_entries(w);
+    } else if (e == PFE_INTERNAL) {
+        w->dead = true;
+        log_msg(LOG_ERROR, "a commit failed with an unknown outcome; stopping", LOG_I("entries", w->n_entries));
+    }
+    finish_all(list, e);
+    if (w->dead && a->d.on_fatal)
+        a->d.on_fatal(a->d.fatal_ctx);
+}
+
+static void *run(void *arg)
+{
+    struct writer *w = arg;
+    pthread_setname_np(pthread_self(), "ledger-writer");
+    for (;;) {
+        pthread_mutex_lock(&w->lock);
+        while (!w->first && !w->stop)
+            pthread_cond_wait(&w->more, &w->lock);
+        if (!w->first)
+            break;
+        struct job *list = w->first, *last = NULL;
+        int64_t now = clock_mono(w->a->d.clock);
+        size_t jobs = 0, movements = 0;
+        struct job *j = list;
+        while (j && jobs < w->a->cfg.group_max) {
+            size_t cost = j->n ? j->n : 1;
+            if (jobs && movements + cost > GROUP_MOVEMENTS_MAX)
+                break;
+            movements += cost;
+            jobs++;
+            metric_observe(w->h_wait, now - j->queued_us);
+            last = j;
+            j = j->next;
+        }
+        w->first = j;
+        if (!j)
+            w->last = NULL;
+        last->next = NULL;
+        w->queued -= movements;
+        pthread_mutex_unlock(&w->lock);
+        process(w, list);
+    }
+    pthread_mutex_unlock(&w->lock);
+    return NULL;
+}
+
+static int64_t gauge_queued(void *ctx)
+{
+    struct app_writer_stats s;
+    app_writer_stats(ctx, &s);
+    return (int64_t)s.queued;
+}
+
+struct writer *writer_new(struct app *a)
+{
+    struct writer *w = calloc(1, sizeof *w);
+    if (!w)
+        return NULL;
+    w->a = a;
+    a->writer = w;
+    pthread_mutex_init(&w->lock, NULL);
+    pthread_cond_init(&w->more, NULL);
+    map_u64_init(&w->slot_of);
+    arena_init(&w->arena, NULL, 0, 256 << 20);
+    struct metrics *m = a->d.metrics;
+    w->h_batch = metric_histogram(m, "payflow_commit_entries", "Journal entries a group commit.", "",
+                                  metric_bounds_pow2, metric_bounds_pow2_n, 1);
+    w->h_commit =
+        metric_histogram(m, "payflow_commit_duration_seconds", "Duration of a group commit, its fsync included.", "",
+                         metric_bounds_us, metric_bounds_us_n, 1000000);
+    w->h_wait = metric_histogram(m, "payflow_queue_wait_seconds", "Time a command waits for the ledger writer.", "",
+                                 metric_bounds_us, metric_bounds_us_n, 1000000);
+    metric_gauge_fn(m, "payflow_queue_depth", "Movements waiting for the ledger writer.", "", gauge_queued, a, 1);
+    if (pthread_create(&w->thread, NULL, run, w) != 0) {
+        a->writer = NULL;
+        free(w);
+        return NULL;
+    }
+    return w;
+}
+
+void writer_free(struct writer *w)
+{
+    if (!w)
+        return;
+    pthread_mutex_lock(&w->lock);
+    w->stop = true;
+    pthread_cond_signal(&w->more);
+    pthread_mutex_unlock(&w->lock);
+    pthread_join(w->thread, NULL);
+    arena_reset(&w->arena);
+    map_u64_free(&w->slot_of);
+    free(w->keys);
+    free(w->slots);
+    free(w->entries);
+    free(w->idem);
+    free(w->undo);
+    free(w->resolved);
+    pthread_cond_destroy(&w->more);
+    pthread_mutex_destroy(&w->lock);
+    free(w);
+}
+
+enum pf_err app_submit(struct app *a, struct job *j)
+{
+    struct writer *w = a->writer;
+    size_t cost = j->n ? j->n : 1;
+    if (w->dead)
+        return PFE_UNAVAILABLE;
+    j->next = NULL;
+    j->queued_us = clock_mono(a->d.clock);
+    pthread_mutex_lock(&w->lock);
+    enum pf_err e = PFE_OK;
+    if (w->stop) {
+        e = PFE_DRAINING;
+    } else if (w->queued && w->queued + cost > a->cfg.queue_capacity) {
+        e = PFE_BUSY;
+    } else {
+        bool idle = !w->first;
+        if (w->last)
+            w->last->next = j;
+        else
+            w->first = j;
+        w->last = j;
+        w->queued += cost;
+        if (idle)
+            pthread_cond_signal(&w->more);
+    }
+    pthread_mutex_unlock(&w->lock);
+    return e;
+}
+
+struct waiter {
+    pthread_mutex_t lock;
+    pthread_cond_t done;
+    bool ready;
+};
+
+static void wake(struct job *j)
+{
+    struct waiter *wt = j->ctx;
+    pthread_mutex_lock(&wt->lock);
+    wt->ready = true;
+    pthread_cond_signal(&wt->done);
+    pthread_mutex_unlock(&wt->lock);
+}
+
+enum pf_err app_submit_wait(struct app *a, struct job *j)
+{
+    struct waiter wt = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, false};
+    j->ctx = &wt;
+    j->done = wake;
+    enum pf_err e = app_submit(a, j);
+    if (e != PFE_OK)
+        return j->err = e;
+    pthread_mutex_lock(&wt.lock);
+    while (!wt.ready)
+        pthread_cond_wait(&wt.done, &wt.lock);
+    pthread_mutex_unlock(&wt.lock);
+    return j->err;
+}
+
+void app_writer_stats(struct app *a, struct app_writer_stats *ret)
+{
+    struct writer *w = a->writer;
+    pthread_mutex_lock(&w->lock);
+    ret->queued = w->queued;
+    pthread_mutex_unlock(&w->lock);
+    ret->capacity = a->cfg.queue_capacity;
+    ret->groups = w->groups;
+    ret->jobs = w->jobs;
+    ret->entries = w->total_entries;
+    ret->refused = w->refused;
+    ret->last_commit_us = w->last_commit_us;
+    ret->dead = w->dead;
+}
