@@ -1,0 +1,201 @@
+/*
+ * What the files of this room share. Threads: everything about a request happens on the I/O thread of its connection,
+ * except http_resume.
+ */
+#ifndef HTTP_INTERNAL_H
+#define HTTP_INTERNAL_H
+
+#include <microhttpd.h>
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "http/http.h"
+#include "http/router.h"
+
+enum {
+    INLINE_BYTES = 8192, /* most requests fit: a body, its JSON tree, a few headers */
+    HEADERS_SET_MAX = 16,
+    ANSWER_HEADERS_MAX = HEADERS_SET_MAX + 20,
+    KEEP_REQUESTS = 512,    /* idle request objects an I/O thread keeps (about 20 KiB each) */
+    KEEP_BUF_BYTES = 65536, /* a larger answer buffer is not kept */
+    LINGER_BYTES = 1 << 20, /* read off after a 413, so that the client gets to read the answer */
+    GZIP_LEAST = 1024,
+    UNMATCHED_ROWS = HTTP_METHODS + 1 /* metric rows for requests without a route, by method; last: other methods */
+};
+
+enum phase {
+    PHASE_NEW,     /* request line seen */
+    PHASE_READING, /* checked; the body arrives */
+    PHASE_LINGER,  /* answered before its body was read: the rest is read off, then the connection closes */
+    PHASE_RUNNING, /* the handler, or `resumed`, has it */
+    PHASE_SUSPENDED,
+    PHASE_REPLIED
+};
+
+/* What a request asks for beside the route's method. */
+enum verb { VERB_ROUTE, VERB_HEAD, VERB_OPTIONS, VERB_OTHER };
+
+/* Headers that this room reads itself. */
+enum known_header {
+    H_ACCEPT_ENCODING,
+    H_AC_REQUEST_METHOD,
+    H_CONTENT_ENCODING,
+    H_CONTENT_LENGTH,
+    H_CONTENT_TYPE,
+    H_EXPECT,
+    H_HOST,
+    H_IF_NONE_MATCH,
+    H_ORIGIN,
+    H_REQUEST_ID,
+    H_TRACEPARENT,
+    H_TRANSFER_ENCODING,
+    H_KNOWN
+};
+
+/* One per I/O thread; written only by it. Counters are read by others. */
+struct io {
+    _Alignas(64) atomic_uint_fast64_t requests; /* answered */
+    atomic_int_fast64_t handling;               /* handler entered, answer not yet queued */
+    atomic_int_fast64_t in_flight;              /* handler entered, answer not yet sent */
+    struct http_server *server;
+    struct request *idle;
+    unsigned n_idle;
+    uint64_t id[2]; /* state of the id generator */
+    void *deflater; /* z_stream, made on first use */
+};
+
+/* The thread that owns the counter is the only one to write it, so no locked instruction is needed. */
+static inline void count_add(atomic_int_fast64_t *c, int64_t by)
+{
+    atomic_store_explicit(c, atomic_load_explicit(c, memory_order_relaxed) + by, memory_order_release);
+}
+
+struct http_server {
+    struct MHD_Daemon *daemon;
+    const struct http_route *routes;
+    size_t n_routes;
+    struct router *router;
+    void (*handler)(struct http_req *r);
+    void *ctx;
+    struct metrics *metrics;
+    const struct clock *clock;
+    char *origins; /* allowed_origins; NULL: none */
+    bool any_origin, tls, access_log;
+    unsigned max_connections;
+    int listen_fd; /* MHD closes it */
+    uint16_t port;
+    pthread_t starter;
+    char mhd_says[160]; /* while starting */
+    atomic_bool draining, stopping;
+    atomic_uint connections;
+    atomic_int_fast64_t orphans;
+    struct metric_histogram *all; /* every answer, whatever its route */
+    struct metric_gauge *g_in_flight, *g_connections;
+    /* [n_routes + UNMATCHED_ROWS][500] by status - 100, filled as they occur */
+    _Atomic(struct metric_histogram *) *durations;
+    atomic_uint next_io;
+    unsigned n_io;
+    struct io io[];
+};
+
+struct connection {
+    char peer[46];
+};
+
+struct set_header {
+    const char *name, *value;
+};
+
+struct request {
+    struct http_req pub; /* first: http_req * and request * are the same address */
+    struct MHD_Connection *conn;
+    struct io *io;
+    struct http_server *server;
+    struct request *next; /* in io->idle */
+    enum phase phase;
+    enum verb verb;
+    bool gone;    /* the client is; an answer goes nowhere */
+    bool orphan;  /* suspended while gone: http_resume runs `resumed` itself */
+    bool failed;  /* could not be answered: close the connection */
+    bool close;   /* close after the answer */
+    bool counted; /* in io->in_flight */
+    void (*resumed)(struct http_req *r);
+
+    /* what has been sent */
+    char *target;
+    char *query_mark; /* the '?' in it, or NULL */
+    char query_first; /* the byte behind that, overwritten to keep MHD from parsing the query */
+    size_t target_n;
+    struct str raw; /* request line and headers, with NULs where MHD has cut them */
+    struct http_pair headers[HTTP_HEADERS_MAX];
+    unsigned n_headers;
+    struct str known[H_KNOWN];
+    uint16_t known_n[H_KNOWN];              /* how often it occurs */
+    const struct http_route *const *routes; /* of the path; NULL: no such path */
+    uint64_t content_length;                /* 0 if there is none */
+    size_t body_max, body_cap, body_seen;
+    bool chunked;
+    /* why it will not reach the handler; detail is a literal */
+    enum pf_err refusal;
+    const char *refusal_detail;
+
+    /* the answer */
+    struct set_header set[HEADERS_SET_MAX];
+    unsigned n_set;
+    char id_text[65], trace_text[56], retry_text[12];
+    struct buf zip; /* (de)compressed body */
+    _Alignas(16) char inline_block[INLINE_BYTES];
+};
+
+/* parse.c: fills the request from what MHD has parsed and finds the route; sets refusal. False: the framing is in
+ * doubt, so it must be answered at once and the connection closed. */
+bool request_parse(struct request *r, const char *method, const char *version);
+/* Copies what still lies in the connection's memory, before that is freed. */
+void request_detach(struct request *r);
+bool request_is_json(const struct request *r);
+
+/* trace.c */
+void request_make_id(struct request *r);
+void request_make_trace(struct request *r);
+void io_seed(struct io *io);
+
+/* body.c: one piece of body, 0 < n. False: close the connection. */
+bool request_body(struct request *r, const char *p, size_t n);
+/* Answers a body that is too long now, and lingers. */
+void request_too_large(struct request *r);
+
+/* reply.c */
+void reply_refusal(struct request *r, enum pf_err e, const char *detail);
+void reply_options(struct request *r);
+/* What MHD cannot say by itself: the whole answer as bytes, in r->pub.out. False: no memory. */
+bool reply_as_bytes(struct request *r, enum pf_err e, const char *detail);
+
+/* answer.c: the headers that go with an answer. content_type NULL: none. */
+struct answer {
+    int status;
+    const char *content_type, *content_encoding, *etag, *cache_control;
+    bool vary_encoding;
+    struct str body;
+    struct set_header headers[ANSWER_HEADERS_MAX];
+    unsigned n_headers;
+};
+void answer_headers(struct request *r, struct answer *a);
+/* "GET, HEAD, POST, OPTIONS": what the path takes. */
+const char *answer_allow(struct request *r);
+
+/* gzip.c */
+bool accepts_gzip(struct str accept_encoding);
+/* Into r->zip. False: no memory, or not shorter. */
+bool request_deflate(struct request *r, struct str body);
+bool request_inflate(struct request *r, struct str gzipped);
+void io_deflater_free(struct io *io);
+
+/* observe.c: log line and metrics of an answer. */
+void observe(struct request *r, int status, size_t bytes);
+
+/* listen.c */
+int listen_open(const char *host, uint16_t port, uint16_t *ret_port, char why[256]);
+/* NUL-terminated, from malloc; NULL and why. */
+char *pem_read(const char *path, char why[256]);
+
+#endif
