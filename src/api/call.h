@@ -1,0 +1,176 @@
+/*
+ * call: one request on its way through the api room. Internal to src/api.
+ *
+ * A route's `run` gets a call whose credential, right, body and query have been checked and decoded. It fills in the
+ * answer and returns API_DONE; or hands a job to the ledger and returns API_PENDING (api_ledger); or, when it may not
+ * block and would have to, returns API_BLOCK before any effect: it is then run again on a worker.
+ */
+#ifndef API_CALL_H
+#define API_CALL_H
+
+#include "api/api.h"
+#include "app/accounts.h"
+#include "app/admin.h"
+#include "app/identity.h"
+#include "app/movement.h"
+#include "app/schedules.h"
+#include "codec/json_in.h"
+#include "codec/json_out.h"
+
+enum api_step { API_DONE, API_PENDING, API_BLOCK };
+enum api_exec { EXEC_INLINE, EXEC_POOL, EXEC_HASH };
+
+enum api_type { F_TEXT, F_INT, F_BOOL, F_AMOUNT, F_USER, F_TIME, F_CURRENCY, F_ARRAY };
+
+enum { API_FIELDS_MAX = 12 };
+
+struct api_field {
+    const char *name; /* NULL ends the list */
+    enum api_type type;
+    bool required;
+    int64_t min, max;   /* F_INT: range when max != 0; F_TEXT: bytes, max 0: no limit of its own */
+    const char *values; /* F_TEXT: allowed values, separated by '|' */
+    const char *doc;
+};
+
+/* A decoded field. `set` is false when it is absent (or null). */
+struct api_value {
+    bool set;
+    int64_t i;               /* INT, USER (id), TIME (µs), CURRENCY (number), BOOL */
+    struct str s;            /* TEXT; AMOUNT: its digits */
+    const struct json *json; /* ARRAY */
+};
+
+struct api_call;
+struct web_file;
+
+struct api_route {
+    enum http_method method;
+    const char *path;
+    struct app_rule rule;
+    /* RIGHT_OWNER: whom it is about: "query:user_id", "path:id", "body:user_id", "self" (the caller), or "handler" when
+       only the use case can know (a transaction's parties, a schedule's owner) and checks it itself. */
+    const char *subject;
+    enum api_exec exec;
+    bool idempotent;     /* honours Idempotency-Key */
+    bool idem_in_writer; /* the use case looks the key up itself (the ledger writer, in its group) */
+    size_t body_max;
+    const struct api_field *body, *query;
+    enum api_step (*run)(struct api_call *c);
+    const char *id, *tag, *summary, *result; /* for OpenAPI; result names a schema or is NULL */
+    int ok;                                  /* status of success */
+    bool banking;                            /* ids are UUIDs in its answers */
+};
+
+struct api_call {
+    struct api *api;
+    struct app *app;
+    struct http_req *r;
+    const struct api_route *route;
+    struct caller caller;
+    bool may_block;
+    bool suspended;
+    bool counted; /* against RATE_LIMIT: once, though it may run again on a worker */
+    struct problem p;
+    int status; /* of the answer, unless p.code is set */
+    const char *content_type;
+    struct api_value body[API_FIELDS_MAX], query[API_FIELDS_MAX];
+    int64_t subject; /* whom it is about, once resolved */
+    struct app_idem idem;
+    struct pool_job pool_job;
+    /* ledger */
+    struct job job;
+    struct movement one;
+    void (*refused)(struct job *j);     /* says why, instead of the single movement's words; may be NULL */
+    void (*render)(struct api_call *c); /* writes the answer to r->out after success */
+    uint8_t from_uuid[16], to_uuid[16], ref_uuid[16]; /* Banking: looked up before the movement */
+    int64_t ref_party;                                /* rollback: owner of the account that it debits */
+    void *user;
+    const struct web_file *file; /* the answer is this embedded file */
+};
+
+struct api {
+    struct api_config cfg;
+    struct http_route *http;
+    size_t n_http;
+    const struct api_route **rows; /* one a route, aliases left out */
+    size_t n_rows;
+    struct str openapi; /* rendered once */
+    char *openapi_etag;
+    struct metric_counter *rate_limited;
+};
+
+/* Ends the call with a problem; returns API_DONE. */
+enum api_step api_fail(struct api_call *c, enum pf_err e, const char *detail);
+/* Ends it with `status` and what is in r->out. */
+enum api_step api_ok(struct api_call *c, int status);
+/* A JSON writer on r->out. */
+struct jw api_out(struct api_call *c);
+/* e into the call: PFE_OK false; PFE_BUSY while the call may not block: *ret = API_BLOCK; else a problem, *ret =
+ * API_DONE. */
+bool api_failed(struct api_call *c, enum pf_err e, const char *detail, enum api_step *ret);
+
+/* The currency of a decoded field, or the default one. */
+money_currency api_currency(const struct api_call *c, const struct api_value *v);
+/* An amount's digits in minor units; false after adding a field error. in/name say where it stood. */
+bool api_amount(struct problem *p, const char *in, const char *name, struct str digits, money_currency currency,
+                int64_t *ret);
+/* One JSON value by its field's rule. false: a field error was added; *blocked: a UUID must be looked up on a worker.
+ */
+bool api_decode(struct api_call *c, const struct api_field *f, const struct json *v, const char *in, const char *name,
+                struct api_value *ret, bool *blocked);
+/* Checks and decodes the body (an object, or nothing) and the query against the route's fields. */
+enum api_step api_decode_all(struct api_call *c);
+
+/* Hands call->job to the ledger. Before: job.kind and its inputs. After success c->render writes the answer (status
+   route->ok or c->status). */
+enum api_step api_ledger(struct api_call *c);
+
+/* ---- lists ---- */
+
+struct api_page {
+    unsigned limit;
+    int64_t offset, cursor; /* cursor 0: none */
+};
+/* From the query fields limit, offset, cursor at c->query[at], [at + 1], [at + 2]. false: a field error was added. */
+bool api_page(struct api_call *c, unsigned at, struct api_page *ret);
+#define API_PAGE_FIELDS                                                                                                \
+    {"limit", F_INT, false, 1, 100, NULL, "How many, 1 to 100; 20 if absent."},                                        \
+        {"offset", F_INT, false, 0, 1000000000000, NULL, "How many to skip."},                                         \
+    {                                                                                                                  \
+        "cursor", F_TEXT, false, 0, 64, NULL, "next_cursor of the page before; instead of offset."                     \
+    }
+/* Ends {"data":[… with the page's fields. next: cursor of the next page, 0: none. */
+void api_page_end(struct jw *w, const struct api_page *p, int64_t next);
+
+/* ---- shapes ---- */
+
+unsigned api_scale(money_currency currency);
+struct str api_code(money_currency currency);
+void dto_uuid(struct jw *w, const char *key, const uint8_t uuid[16]);
+void dto_user(struct jw *w, const struct store_user *u, bool banking);
+/* Leaves the object open for further members; dto_balance ends it. user_uuid: Banking; NULL writes the number. */
+void dto_balance_begin(struct jw *w, const struct ledger_account *acc, const uint8_t *user_uuid);
+void dto_balance(struct jw *w, const struct ledger_account *acc, const uint8_t *user_uuid);
+const char *dto_kind(enum ledger_kind k, bool banking);
+
+/* A transaction as one caller sees it. */
+struct dto_tx {
+    const struct ledger_entry *e;
+    int64_t debit_owner, credit_owner;
+    int64_t resolved_by;
+    int64_t viewer; /* whose balance_after is shown; 0: the account that the movement is about */
+    bool banking;
+    const uint8_t *from_uuid, *to_uuid, *ref_uuid; /* banking: NULL writes null */
+};
+void dto_transaction(struct jw *w, const struct dto_tx *t);
+/* Looks up what a Banking answer needs and writes it. Blocking. */
+void dto_transaction_of(struct api_call *c, struct jw *w, const struct app_tx *t);
+
+/* Whose, in Banking: the caller, or user_id by an admin. */
+extern const struct api_route api_payflow_routes[], api_banking_routes[], api_platform_routes[];
+extern const size_t api_payflow_routes_n, api_banking_routes_n, api_platform_routes_n;
+
+enum pf_err api_openapi_render(struct api *a, struct buf *out);
+
+#endif

@@ -1,0 +1,403 @@
+/* From request to route and back: credential, right, limits, decoding, idempotency, the thread it runs on, the answer.
+ */
+#include "api/call.h"
+#include "api/platform/platform.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/log.h"
+#include "codec/crypt.h"
+
+enum api_step api_fail(struct api_call *c, enum pf_err e, const char *detail)
+{
+    problem_set(&c->p, e, "%s", detail);
+    return API_DONE;
+}
+
+enum api_step api_ok(struct api_call *c, int status)
+{
+    c->status = status;
+    return API_DONE;
+}
+
+struct jw api_out(struct api_call *c)
+{
+    struct jw w;
+    jw_init(&w, &c->r->out);
+    return w;
+}
+
+bool api_failed(struct api_call *c, enum pf_err e, const char *detail, enum api_step *ret)
+{
+    if (e == PFE_OK)
+        return false;
+    if (e == PFE_BUSY && !c->may_block) {
+        *ret = API_BLOCK;
+        return true;
+    }
+    if (c->p.code == PFE_OK)
+        problem_set(&c->p, e, "%s", detail);
+    *ret = API_DONE;
+    return true;
+}
+
+/* ---- the answer ---- */
+
+static void send_answer(struct api_call *c)
+{
+    struct http_req *r = c->r;
+    app_idem_end(c->app, &c->idem);
+    if (c->p.code != PFE_OK) {
+        buf_clear(&r->out);
+        http_reply_problem(r, &c->p);
+        return;
+    }
+    if (c->idem.replayed) {
+        http_set_header(r, "Idempotency-Replayed", STR("true"));
+        buf_clear(&r->out);
+        buf_str(&r->out, c->idem.body);
+        http_reply_out(r, c->idem.status, http_json);
+        return;
+    }
+    if (c->file) {
+        http_reply_static(r, c->status, c->file->content_type, "gzip", c->file->etag,
+                          (struct str){(const char *)c->file->start, (size_t)(c->file->end - c->file->start)});
+        return;
+    }
+    http_reply_out(r, c->status, c->content_type ? c->content_type : http_json);
+}
+
+/* ---- idempotency ---- */
+
+static bool read_key(struct api_call *c)
+{
+    struct str v = http_header(c->r, "Idempotency-Key");
+    if (!v.p || !c->route->idempotent)
+        return true;
+    v = str_trim(v);
+    if (v.n >= 2 && v.p[0] == '"' && v.p[v.n - 1] == '"')
+        v = (struct str){v.p + 1, v.n - 2};
+    bool ok = v.n > 0 && v.n <= 255;
+    for (size_t i = 0; ok && i < v.n; i++)
+        ok = v.p[i] >= 0x20 && v.p[i] < 0x7f;
+    if (!ok) {
+        api_fail(c, PFE_BAD_HEADER, "Idempotency-Key must be 1 to 255 printable ASCII characters");
+        return false;
+    }
+    c->idem.key = v;
+    c->idem.principal = c->caller.who.user;
+    struct buf b;
+    buf_init(&b, 0);
+    buf_puts(&b, http_method_name(c->r->method));
+    buf_putc(&b, '\n');
+    buf_str(&b, c->r->path);
+    for (unsigned i = 0; i < c->r->n_query; i++) { /* what distinguishes POST …?user_id=1 from …?user_id=2 */
+        buf_putc(&b, i ? '&' : '?');
+        buf_str(&b, c->r->query[i].name);
+        buf_putc(&b, '=');
+        buf_str(&b, c->r->query[i].value);
+    }
+    buf_putc(&b, '\n');
+    buf_str(&b, c->r->body);
+    ok = !b.failed;
+    if (ok)
+        sha256_of(buf_as_str(&b), c->idem.request);
+    else
+        api_fail(c, PFE_NOMEM, "");
+    buf_free(&b);
+    return ok;
+}
+
+static bool begin_idempotent(struct api_call *c)
+{
+    if (!read_key(c))
+        return false;
+    enum pf_err e = app_idem_begin(c->app, &c->idem);
+    if (e != PFE_OK) {
+        c->p.retry_after_s = 1;
+        api_fail(c, e, "");
+        return false;
+    }
+    if (c->idem.key.n && !c->route->idem_in_writer) {
+        e = app_idem_lookup(c->app, &c->r->arena, &c->idem);
+        if (e != PFE_OK)
+            api_fail(c, e, "");
+        return e == PFE_OK && !c->idem.replayed;
+    }
+    return true;
+}
+
+/* ---- whom it is about ---- */
+
+static enum api_step find_subject(struct api_call *c, bool *found)
+{
+    const char *s = c->route->subject;
+    *found = false;
+    if (c->route->rule.right != RIGHT_OWNER || str_is(str_c(s), "handler")) {
+        *found = true;
+        return API_DONE;
+    }
+    if (strcmp(s, "self") == 0) {
+        c->subject = c->caller.who.user;
+    } else if (strcmp(s, "path:id") == 0) {
+        enum api_step step;
+        enum pf_err e = app_user_ref(c->app, c->r->params[0], c->may_block, &c->subject);
+        if (api_failed(c, e == PFE_INVALID ? PFE_NOT_FOUND : e, "there is no such user", &step))
+            return step;
+    } else {
+        bool in_body = strncmp(s, "body:", 5) == 0;
+        const struct api_field *f = in_body ? c->route->body : c->route->query;
+        const struct api_value *v = in_body ? c->body : c->query;
+        unsigned i = 0;
+        while (strcmp(f[i].name, s + (in_body ? 5 : 6)) != 0)
+            i++;
+        c->subject = v[i].set ? v[i].i : c->caller.who.user;
+        if (!c->subject) {
+            problem_field(&c->p, in_body ? "body" : "query", f[i].name, "missing", "is required");
+            return API_DONE;
+        }
+    }
+    *found = app_require_owner(&c->caller.who, c->subject, &c->p) == PFE_OK;
+    return API_DONE;
+}
+
+/* ---- limits ---- */
+
+static bool within_rate(struct api_call *c)
+{
+    struct app_limit l;
+    if (c->counted)
+        return true;
+    c->counted = true;
+    app_rate_check(c->app, &c->caller, &l);
+    if (!l.limited)
+        return true;
+    char text[96];
+    int n = snprintf(text, sizeof text, "\"default\";r=%lld;t=%lld", (long long)l.remaining, (long long)l.reset_s);
+    http_set_header(c->r, "RateLimit", (struct str){text, (size_t)n});
+    n = snprintf(text, sizeof text, "\"default\";q=%lld;w=60", (long long)l.limit);
+    http_set_header(c->r, "RateLimit-Policy", (struct str){text, (size_t)n});
+    if (l.allowed)
+        return true;
+    metric_inc(c->api->rate_limited, 1);
+    c->p.retry_after_s = (int)(l.reset_s > 0 ? l.reset_s : 1);
+    problem_set(&c->p, PFE_RATE_LIMITED, "%lld requests a minute are allowed", (long long)l.limit);
+    return false;
+}
+
+static enum api_step run_call(struct api_call *c)
+{
+    struct str key = http_header(c->r, "X-API-Key"), auth = http_header(c->r, "Authorization");
+    switch (app_authenticate(c->app, key, auth, c->may_block, &c->caller.who, &c->p)) {
+    case APP_AUTH_WOULD_BLOCK:
+        return API_BLOCK;
+    case APP_AUTH_REFUSED:
+        return API_DONE;
+    case APP_AUTH_OK:
+        break;
+    }
+    c->r->log_principal = c->caller.who.user;
+    if (app_admit(c->app, &c->route->rule, &c->caller.who, &c->p) != PFE_OK)
+        return API_DONE;
+    enum api_step step = api_decode_all(c);
+    if (step != API_DONE || c->p.code != PFE_OK)
+        return step;
+    bool found;
+    step = find_subject(c, &found);
+    if (step != API_DONE || !found)
+        return step;
+    if (!within_rate(c))
+        return API_DONE;
+    if (c->route->idempotent && !begin_idempotent(c))
+        return API_DONE;
+    step = c->route->run(c);
+    if (step == API_BLOCK) /* it will begin again on a worker */
+        app_idem_end(c->app, &c->idem);
+    return step;
+}
+
+/* ---- threads ---- */
+
+static void resumed(struct http_req *r)
+{
+    struct api_call *c = r->user;
+    c->suspended = false;
+    if (c->render) { /* back from the ledger */
+        if (c->job.err != PFE_OK && c->p.code == PFE_OK)
+            problem_set(&c->p, c->job.err, "%s", "");
+        if (c->p.code == PFE_OK && !c->idem.replayed && r->out.n == 0)
+            c->render(c);
+    }
+    send_answer(c);
+}
+
+static void run_on_worker(struct pool_job *job)
+{
+    struct api_call *c = (struct api_call *)((char *)job - offsetof(struct api_call, pool_job));
+    c->may_block = true;
+    if (run_call(c) == API_DONE)
+        http_resume(c->r);
+}
+
+static void to_worker(struct api_call *c)
+{
+    struct pool *pool = c->route->exec == EXEC_HASH ? c->api->cfg.hashers : c->api->cfg.workers;
+    http_suspend(c->r, resumed);
+    c->suspended = true;
+    c->pool_job.run = run_on_worker;
+    if (!pool_submit(pool, &c->pool_job)) {
+        api_fail(c, PFE_BUSY, "too many requests are waiting");
+        http_resume(c->r);
+    }
+}
+
+void api_handle(struct http_req *r)
+{
+    struct api *a = r->ctx;
+    struct api_call *c = arena_zalloc(&r->arena, sizeof *c);
+    if (!c) {
+        struct problem p = {.code = PFE_NOMEM};
+        http_reply_problem(r, &p);
+        return;
+    }
+    r->user = c;
+    c->api = a;
+    c->app = a->cfg.app;
+    c->r = r;
+    c->route = r->route->data;
+    c->caller.address = str_c(r->peer);
+    c->caller.request_id = r->request_id;
+    if (c->route->exec != EXEC_INLINE) {
+        to_worker(c);
+        return;
+    }
+    switch (run_call(c)) {
+    case API_DONE:
+        send_answer(c);
+        break;
+    case API_BLOCK:
+        to_worker(c);
+        break;
+    case API_PENDING:
+        break;
+    }
+}
+
+/* ---- the ledger ---- */
+
+static void ledger_render(struct job *j)
+{
+    struct api_call *c = j->ctx;
+    c->render(c);
+    j->idem.status = c->status;
+    j->idem.body = buf_as_str(&c->r->out);
+}
+
+static void ledger_done(struct job *j)
+{
+    struct api_call *c = j->ctx;
+    c->idem = j->idem; /* reserved, replayed, and the earlier answer */
+    if (j->err == PFE_KEY_REUSED)
+        problem_set(&c->p, j->err, "this key came with another method, path or body");
+    else if (j->err != PFE_OK && j->refusal)
+        c->refused ? c->refused(j) : app_movement_problem(&j->m[0], &c->p);
+    else if (j->err != PFE_OK)
+        problem_set(&c->p, j->err, "%s", "");
+    http_resume(c->r);
+}
+
+enum api_step api_ledger(struct api_call *c)
+{
+    struct job *j = &c->job;
+    j->actor = c->caller.who.user;
+    j->idem = c->idem;
+    j->arena = &c->r->arena;
+    j->render = ledger_render;
+    j->done = ledger_done;
+    j->ctx = c;
+    if (!c->status)
+        c->status = c->route->ok;
+    bool was_suspended = c->suspended;
+    if (!was_suspended) {
+        http_suspend(c->r, resumed);
+        c->suspended = true;
+    }
+    enum pf_err e = app_submit(c->app, j);
+    if (e == PFE_OK)
+        return API_PENDING; /* c may be gone already */
+    api_fail(c, e, "");
+    if (was_suspended)
+        return API_DONE; /* the worker resumes it */
+    http_resume(c->r);
+    return API_PENDING;
+}
+
+/* ---- tables ---- */
+
+static size_t add_rows(struct api *a, const struct api_route *rows, size_t n, size_t at, bool banking)
+{
+    static const char prefix[] = "/api/v1";
+    for (size_t i = 0; i < n; i++) {
+        a->rows[a->n_rows++] = &rows[i];
+        a->http[at++] = (struct http_route){rows[i].method, rows[i].path, rows[i].body_max, &rows[i]};
+        /* the Banking seed's collection sets base_url without /api/v1: its requests must work as written */
+        if (banking && strncmp(rows[i].path, prefix, sizeof prefix - 1) == 0 &&
+            strcmp(rows[i].path, "/api/v1/metrics/basic") != 0)
+            a->http[at++] =
+                (struct http_route){rows[i].method, rows[i].path + sizeof prefix - 1, rows[i].body_max, &rows[i]};
+    }
+    return at;
+}
+
+struct api *api_new(const struct api_config *c)
+{
+    struct api *a = calloc(1, sizeof *a);
+    if (!a)
+        return NULL;
+    a->cfg = *c;
+    size_t n = api_payflow_routes_n + 2 * api_banking_routes_n + api_platform_routes_n;
+    a->http = calloc(n, sizeof *a->http);
+    a->rows = calloc(n, sizeof *a->rows);
+    if (!a->http || !a->rows)
+        goto fail;
+    size_t at = add_rows(a, api_payflow_routes, api_payflow_routes_n, 0, false);
+    at = add_rows(a, api_banking_routes, api_banking_routes_n, at, true);
+    a->n_http = add_rows(a, api_platform_routes, api_platform_routes_n, at, false);
+    a->rate_limited = metric_counter(c->metrics, "payflow_rate_limited_total", "Requests refused by RATE_LIMIT.", "");
+
+    struct buf doc;
+    uint8_t hash[SHA256_LEN];
+    buf_init(&doc, 0);
+    a->openapi_etag = malloc(20);
+    if (!a->openapi_etag || api_openapi_render(a, &doc) != PFE_OK)
+        goto fail;
+    a->openapi.p = buf_take(&doc, &a->openapi.n);
+    if (!a->openapi.p)
+        goto fail;
+    sha256_of(a->openapi, hash);
+    a->openapi_etag[0] = '"';
+    hex_encode(hash, 8, a->openapi_etag + 1);
+    memcpy(a->openapi_etag + 17, "\"", 2);
+    return a;
+fail:
+    api_free(a);
+    return NULL;
+}
+
+void api_free(struct api *a)
+{
+    if (!a)
+        return;
+    free((void *)(uintptr_t)a->openapi.p);
+    free(a->openapi_etag);
+    free(a->rows);
+    free(a->http);
+    free(a);
+}
+
+const struct http_route *api_routes(const struct api *a, size_t *ret_n)
+{
+    *ret_n = a->n_http;
+    return a->http;
+}

@@ -1,0 +1,178 @@
+/* Health, liveness, readiness, metrics. */
+#include "api/platform/platform.h"
+
+static void part(struct jw *w, const char *name, const char *status)
+{
+    jw_key(w, name);
+    jw_obj(w);
+    jw_kz(w, "status", status);
+}
+
+static void write_services(struct api_call *c, struct jw *w, const struct app_health *h)
+{
+    struct app_writer_stats ws;
+    struct pool_stats ps[2];
+    app_writer_stats(c->app, &ws);
+    pool_stats(c->api->cfg.workers, &ps[0]);
+    pool_stats(c->api->cfg.hashers, &ps[1]);
+    jw_key(w, "services");
+    jw_obj(w);
+    part(w, "database", app_health_name(h->database));
+    jw_kz(w, "engine", h->store.engine);
+    jw_kint(w, "schema", h->store.schema);
+    jw_kbool(w, "writable", h->store.writable);
+    jw_kint(w, "journal_entries", h->store.head_seq);
+    jw_kint(w, "journal_lag", h->journal_lag);
+    jw_kint(w, "database_bytes", h->store.db_bytes);
+    jw_kint(w, "wal_bytes", h->store.wal_bytes);
+    jw_end_obj(w);
+    part(w, "ledger_writer", app_health_name(h->writer));
+    jw_kuint(w, "queued", ws.queued);
+    jw_kuint(w, "capacity", ws.capacity);
+    jw_kuint(w, "groups", ws.groups);
+    jw_kuint(w, "entries", ws.entries);
+    jw_kint(w, "last_commit_us", ws.last_commit_us);
+    jw_end_obj(w);
+    part(w, "cache", app_health_name(h->cache));
+    api_cache_stats_write(c, w);
+    jw_end_obj(w);
+    part(w, "connection_manager", "UP");
+    jw_kz(w, "mode", "embedded");
+    for (unsigned i = 0; i < 2; i++) {
+        jw_key(w, ps[i].name);
+        jw_obj(w);
+        jw_kuint(w, "threads", ps[i].threads);
+        jw_kuint(w, "busy", ps[i].busy);
+        jw_kuint(w, "queued", ps[i].depth);
+        jw_kuint(w, "capacity", ps[i].capacity);
+        jw_kuint(w, "done", ps[i].done);
+        jw_kuint(w, "refused", ps[i].refused);
+        jw_end_obj(w);
+    }
+    jw_end_obj(w);
+    part(w, "load_balancer", "UP"); /* nothing to balance: one process, one store */
+    jw_kbool(w, "enabled", false);
+    jw_end_obj(w);
+    part(w, "fallback_manager", "UP");
+    jw_kbool(w, "enabled", false);
+    jw_end_obj(w);
+    part(w, "circuit_breakers", "UP");
+    jw_kbool(w, "enabled", false);
+    jw_end_obj(w);
+    jw_end_obj(w);
+}
+
+static enum api_step answer(struct api_call *c, bool draining, bool services)
+{
+    struct app_health h;
+    app_health(c->app, &h);
+    bool down = h.state == HEALTH_DOWN || draining;
+    struct jw w = api_out(c);
+    jw_obj(&w);
+    jw_kz(&w, "status", down ? "DOWN" : app_health_name(h.state));
+    jw_ktime(&w, "timestamp", clock_wall(app_clock(c->app)));
+    jw_kz(&w, "version", c->api->cfg.version);
+    if (draining)
+        jw_kbool(&w, "draining", true);
+    if (services)
+        write_services(c, &w, &h);
+    jw_end_obj(&w);
+    if (down)
+        http_set_header(c->r, "Retry-After", STR("1"));
+    return api_ok(c, down ? 503 : 200);
+}
+
+enum api_step platform_health(struct api_call *c)
+{
+    return answer(c, false, true);
+}
+
+enum api_step platform_live(struct api_call *c)
+{
+    struct jw w = api_out(c);
+    jw_obj(&w);
+    jw_kz(&w, "status", "UP");
+    jw_ktime(&w, "timestamp", clock_wall(app_clock(c->app)));
+    jw_kz(&w, "version", c->api->cfg.version);
+    jw_end_obj(&w);
+    return api_ok(c, 200);
+}
+
+enum api_step platform_ready(struct api_call *c)
+{
+    return answer(c, c->api->cfg.draining(c->api->cfg.ctx), false);
+}
+
+enum api_step platform_metrics(struct api_call *c)
+{
+    metrics_render(c->api->cfg.metrics, &c->r->out);
+    c->content_type = "text/plain; version=0.0.4; charset=utf-8";
+    return api_ok(c, 200);
+}
+
+static void write_pool(struct jw *w, struct pool *p)
+{
+    struct pool_stats s;
+    pool_stats(p, &s);
+    jw_key(w, s.name);
+    jw_obj(w);
+    jw_kuint(w, "threads", s.threads);
+    jw_kuint(w, "busy", s.busy);
+    jw_kuint(w, "queue_depth", s.depth);
+    jw_kuint(w, "done", s.done);
+    jw_kuint(w, "refused", s.refused);
+    jw_end_obj(w);
+}
+
+enum api_step platform_metrics_basic(struct api_call *c)
+{
+    struct app_writer_stats ws;
+    struct http_totals t;
+    app_writer_stats(c->app, &ws);
+    http_totals(c->r, &t);
+    struct jw w = api_out(c);
+    jw_obj(&w);
+    jw_key(&w, "requests");
+    jw_obj(&w);
+    jw_kuint(&w, "total", t.requests);
+    jw_kuint(&w, "client_errors", t.client_errors);
+    jw_kuint(&w, "server_errors", t.server_errors);
+    jw_kint(&w, "in_flight", t.in_flight);
+    jw_kint(&w, "connections", t.connections);
+    jw_end_obj(&w);
+    jw_key(&w, "latency_us");
+    jw_obj(&w);
+    jw_kint(&w, "p50", t.p50_us);
+    jw_kint(&w, "p95", t.p95_us);
+    jw_kint(&w, "p99", t.p99_us);
+    jw_end_obj(&w);
+    jw_key(&w, "cache");
+    jw_obj(&w);
+    api_cache_stats_write(c, &w);
+    jw_end_obj(&w);
+    jw_key(&w, "redis");
+    jw_obj(&w);
+    jw_kbool(&w, "configured", false);
+    jw_kbool(&w, "connected", false);
+    jw_end_obj(&w);
+    jw_key(&w, "rate_limit");
+    jw_obj(&w);
+    jw_kuint(&w, "refused", metric_counter_value(c->api->rate_limited));
+    jw_end_obj(&w);
+    jw_key(&w, "ledger");
+    jw_obj(&w);
+    jw_kuint(&w, "queue_depth", ws.queued);
+    jw_kuint(&w, "queue_capacity", ws.capacity);
+    jw_kuint(&w, "groups", ws.groups);
+    jw_kuint(&w, "entries", ws.entries);
+    jw_kuint(&w, "refused", ws.refused);
+    jw_kint(&w, "last_commit_us", ws.last_commit_us);
+    jw_end_obj(&w);
+    jw_key(&w, "pools");
+    jw_obj(&w);
+    write_pool(&w, c->api->cfg.workers);
+    write_pool(&w, c->api->cfg.hashers);
+    jw_end_obj(&w);
+    jw_end_obj(&w);
+    return api_ok(c, 200);
+}
