@@ -1,0 +1,39 @@
+/* main: where everything is wired together. Commands, their options, and what they open. */
+#ifndef MAIN_MAIN_H
+#define MAIN_MAIN_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "conf/conf.h"
+
+enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_CONF = CONF_EXIT };
+
+/* What a command line says beside the settings. */
+struct options {
+    const char *words[4]; /* command, subcommand, operands */
+    unsigned n_words;
+    bool json, csv, help, verify, write, api_key;
+    const char *username, *email, *password_file;
+    int64_t after_seq, entries, group;
+};
+
+int run_serve(const struct conf *c, const struct conf_input *in);
+int run_migrate(const struct conf *c, const struct options *o);
+int run_verify(const struct conf *c, const struct options *o);
+int run_replay(const struct conf *c, const struct options *o);
+int run_journal_export(const struct conf *c, const struct options *o);
+int run_backup(const struct conf *c, const struct options *o);
+int run_restore(const struct conf *c, const struct options *o);
+int run_create_admin(const struct conf *c, const struct options *o);
+int run_config_print(const struct conf *c, const struct options *o);
+int run_bench(const struct conf *c, const struct options *o);
+
+/* The secret that signs tokens: the configured one, or in dev one kept in DIR/jwt.secret (made on first use, mode
+   0600). false and one line in why; the result holds at most cap bytes. */
+bool main_jwt_secret(const struct conf *c, char *out, size_t cap, size_t *ret_n, char why[256]);
+
+const char *main_version(void);
+void main_print_version(bool json);
+
+#endif

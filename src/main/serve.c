@@ -1,0 +1,261 @@
+/* payflow serve: everything, wired together; started and stopped in one place. */
+#include "main/main.h"
+
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "api/api.h"
+#include "base/log.h"
+#include "base/pool.h"
+#include "cache/local/local.h"
+#include "codec/crypt.h"
+#include "base/rand.h"
+#include "http/http.h"
+#include "store/sqlite/sqlite.h"
+#include "worker/scheduler.h"
+
+enum { WORK_QUEUE = 8192, HASH_QUEUE = 256 };
+/* How long readiness fails before new connections are refused: a balancer's check gets to see it. */
+enum { DRAIN_GRACE_MS = 500 };
+
+struct server {
+    struct metrics *metrics;
+    struct store *store;
+    struct cache *cache;
+    struct pool *workers, *hashers;
+    struct app *app;
+    struct api *api;
+    struct http_server *http;
+    struct scheduler *scheduler;
+    _Atomic bool draining, fatal;
+};
+
+static bool is_draining(void *ctx)
+{
+    return ((struct server *)ctx)->draining;
+}
+
+static void on_fatal(void *ctx)
+{
+    struct server *s = ctx;
+    s->fatal = true;
+    kill(getpid(), SIGTERM);
+}
+
+bool main_jwt_secret(const struct conf *c, char *out, size_t cap, size_t *ret_n, char why[256])
+{
+    size_t n = strlen(c->jwt_secret);
+    if (n) {
+        memcpy(out, c->jwt_secret, n < cap ? n : cap);
+        *ret_n = n < cap ? n : cap;
+        return true;
+    }
+    /* dev: one of our own making, kept so that tokens outlive a restart */
+    char path[4200], text[65];
+    uint8_t raw[32];
+    snprintf(path, sizeof path, "%s/jwt.secret", c->store_dir);
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0) {
+        rand_bytes(raw, sizeof raw);
+        hex_encode(raw, sizeof raw, text);
+        fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+        bool ok = fd >= 0 && write(fd, text, 64) == 64 && fsync(fd) == 0 && lseek(fd, 0, SEEK_SET) == 0;
+        if (!ok) {
+            if (fd >= 0) {
+                close(fd);
+                unlink(path);
+            }
+            snprintf(why, 256, "cannot keep a token secret in DATA_DIR: set JWT_SECRET");
+            return false;
+        }
+    }
+    ssize_t got = read(fd, out, cap);
+    close(fd);
+    if (got < CONF_JWT_SECRET_MIN) {
+        snprintf(why, 256, "jwt.secret in DATA_DIR is damaged: remove it, or set JWT_SECRET");
+        return false;
+    }
+    *ret_n = (size_t)got;
+    return true;
+}
+
+static int fail(const char *why)
+{
+    log_flush();
+    fprintf(stderr, "payflow: %s\n", why);
+    return EXIT_FAILED;
+}
+
+static int start(struct server *s, const struct conf *c)
+{
+    char why[256] = "out of memory or threads";
+    struct sqlite_options so = {.dir = c->store_dir, .mode = SQLITE_SERVE, .flush_entries = c->flush_entries};
+    enum pf_err e = store_sqlite_open(&so, &s->store, why);
+    if (e != PFE_OK) {
+        fail(why);
+        return e == PFE_WRONG_STATE ? EXIT_CONF : EXIT_FAILED;
+    }
+    char secret[4096];
+    size_t secret_n;
+    if (!main_jwt_secret(c, secret, sizeof secret, &secret_n, why))
+        return fail(why);
+    const struct money_currency_info *currency = money_by_code(str_c(c->default_currency));
+    struct cache_local_options co = {
+        .max_entries = (uint64_t)c->cache_entries, .max_bytes = (uint64_t)c->cache_bytes, .clock = clock_system()};
+    s->metrics = metrics_new();
+    s->cache = cache_local_new(&co);
+    s->workers = pool_new("workers", (unsigned)c->worker_threads, WORK_QUEUE);
+    s->hashers = pool_new("hashers", (unsigned)c->hash_threads, HASH_QUEUE);
+    if (!s->metrics || !s->cache || !s->workers || !s->hashers)
+        return fail(why);
+    metrics_add_process(s->metrics);
+    struct app_config ac = {.dev = c->env == CONF_ENV_DEV,
+                            .bcrypt_cost = (int)c->bcrypt_cost,
+                            .password_min = c->env == CONF_ENV_DEV ? 3 : 8,
+                            .jwt_secret = {secret, secret_n},
+                            .currency = currency->num,
+                            .rate_limit = c->rate_limit,
+                            .queue_capacity = (size_t)c->queue_capacity,
+                            .group_max = (unsigned)c->group_max};
+    struct app_deps ad = {.store = s->store,
+                          .cache = s->cache,
+                          .clock = clock_system(),
+                          .metrics = s->metrics,
+                          .on_fatal = on_fatal,
+                          .fatal_ctx = s};
+    s->app = app_new(&ac, &ad);
+    explicit_bzero(secret, sizeof secret);
+    if (!s->app)
+        return fail(why);
+    struct api_config apc = {.app = s->app,
+                             .workers = s->workers,
+                             .hashers = s->hashers,
+                             .metrics = s->metrics,
+                             .version = main_version(),
+                             .draining = is_draining,
+                             .ctx = s};
+    s->api = api_new(&apc);
+    if (!s->api)
+        return fail(why);
+    struct http_config hc = {.host = c->listen_host,
+                             .port = c->listen_port,
+                             .threads = (unsigned)c->http_threads,
+                             .max_connections = (unsigned)c->max_connections,
+                             .idle_timeout_s = (unsigned)c->idle_timeout,
+                             .tls_cert = c->tls_cert[0] ? c->tls_cert : NULL,
+                             .tls_key = c->tls_key[0] ? c->tls_key : NULL,
+                             .allowed_origins = c->allowed_origins,
+                             .handler = api_handle,
+                             .ctx = s->api,
+                             .metrics = s->metrics,
+                             .clock = clock_system(),
+                             .access_log = true};
+    hc.routes = api_routes(s->api, &hc.n_routes);
+    s->http = http_server_start(&hc, why);
+    if (!s->http)
+        return fail(why);
+    s->scheduler = scheduler_start(s->app);
+    if (!s->scheduler)
+        return fail("out of memory or threads");
+    log_msg(LOG_INFO, "listening", LOG_S("host", c->listen_host), LOG_I("port", http_server_port(s->http)),
+            LOG_S("scheme", hc.tls_cert ? "https" : "http"), LOG_S("version", main_version()));
+    return EXIT_OK;
+}
+
+static void stop(struct server *s, unsigned wait_ms)
+{
+    if (s->http)
+        http_server_drain(s->http);
+    scheduler_stop(s->scheduler);
+    if (s->http)
+        http_server_stop(s->http, wait_ms);
+    pool_free(s->workers);
+    pool_free(s->hashers);
+    app_free(s->app);
+    api_free(s->api);
+    cache_close(s->cache);
+    store_close(s->store);
+    metrics_free(s->metrics);
+}
+
+static void reload(struct server *s, struct conf *running, const struct conf_input *in)
+{
+    struct conf fresh;
+    char why[CONF_WHY_MAX];
+    struct conf_change changes[CONF_COUNT];
+    if (conf_load(in, &fresh, why) != PFE_OK) {
+        log_msg(LOG_ERROR, "settings not reloaded", LOG_S("why", why));
+        return;
+    }
+    size_t n = conf_reload(running, &fresh, changes);
+    for (size_t i = 0; i < n; i++)
+        log_msg(changes[i].applied ? LOG_INFO : LOG_WARN,
+                changes[i].applied ? "setting reloaded" : "setting needs a restart",
+                LOG_S("setting", conf_name(changes[i].id)));
+    conf_free(&fresh);
+    log_set_level(running->log_level);
+    app_set_rate_limit(s->app, running->rate_limit);
+}
+
+static void wait_for_end(struct server *s, struct conf *c, const struct conf_input *in, const sigset_t *signals)
+{
+    for (;;) {
+        int sig = 0;
+        sigwait(signals, &sig);
+        if (sig == SIGHUP) {
+            reload(s, c, in);
+            continue;
+        }
+        s->draining = true;
+        log_msg(LOG_INFO, s->fatal ? "stopping after a fatal error" : "draining", LOG_I("signal", sig));
+        if (sig == SIGTERM && !s->fatal) { /* a second signal ends the wait */
+            struct timespec grace = {0, DRAIN_GRACE_MS * 1000000L};
+            sigtimedwait(signals, NULL, &grace);
+        }
+        return;
+    }
+}
+
+int run_serve(const struct conf *c, const struct conf_input *in)
+{
+    char why[CONF_WHY_MAX];
+    if (conf_check_serve(c, why) != PFE_OK || !money_by_code(str_c(c->default_currency))) {
+        fprintf(stderr, "payflow: %s\n",
+                conf_check_serve(c, why) != PFE_OK ? why : "DEFAULT_CURRENCY is not an ISO 4217 code");
+        return EXIT_CONF;
+    }
+    struct conf running;
+    if (conf_load(in, &running, why) != PFE_OK) {
+        fprintf(stderr, "payflow: %s\n", why);
+        return EXIT_CONF;
+    }
+    sigset_t signals;
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGTERM);
+    sigaddset(&signals, SIGINT);
+    sigaddset(&signals, SIGHUP);
+    pthread_sigmask(SIG_BLOCK, &signals, NULL); /* before any thread: they inherit it */
+
+    struct server s = {0};
+    log_open(STDERR_FILENO, c->log_level);
+    int code = start(&s, c);
+    if (code == EXIT_OK) {
+        wait_for_end(&s, &running, in, &signals);
+        if (s.fatal)
+            code = EXIT_FAILED;
+    }
+    s.draining = true;
+    stop(&s, (unsigned)c->shutdown_timeout * 1000);
+    log_msg(LOG_INFO, "stopped");
+    log_close();
+    conf_free(&running);
+    return code;
+}
