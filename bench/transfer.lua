@@ -1,0 +1,31 @@
+-- wrk: single transfers of 0.01 between random distinct users. Arguments: API key, first user id, number of users.
+-- Prints one line "RESULT {json}" at the end.
+
+local threads = 0
+
+function setup(thread)
+  threads = threads + 1
+  thread:set("seed", threads)
+end
+
+function init(args)
+  key, first, count = args[1], tonumber(args[2]), tonumber(args[3])
+  math.randomseed(os.time() * 1000 + seed)
+  headers = { ["Content-Type"] = "application/json", ["X-API-Key"] = key }
+end
+
+function request()
+  local a = math.random(0, count - 1)
+  local b = math.random(0, count - 2)
+  if b >= a then b = b + 1 end
+  local body = string.format('{"from_user_id":%d,"to_user_id":%d,"amount":0.01}', first + a, first + b)
+  return wrk.format("POST", "/api/transactions/transfer", headers, body)
+end
+
+function done(summary, latency, requests)
+  local e = summary.errors
+  io.write(string.format(
+    'RESULT {"requests":%d,"us":%d,"p50_us":%d,"p99_us":%d,"max_us":%d,"bad_status":%d,"socket_errors":%d}\n',
+    summary.requests, summary.duration, latency:percentile(50), latency:percentile(99), latency.max,
+    e.status, e.connect + e.read + e.write + e.timeout))
+end

@@ -1,0 +1,110 @@
+"""Login tries per account and address, and the general limit per principal with its headers."""
+import re
+
+from harness import PASSWORD, new_user, ok, problem, unique
+
+PATHS = ("/api/v1/auth/login", "/auth/login")
+
+
+def login(server, user, password=PASSWORD, path=PATHS[0], **headers):
+    return server.anon.post(path, json={"email": user.email, "password": password}, headers=headers)
+
+
+def test_sixth_login_is_refused(dev):
+    u = new_user(dev)
+    assert [login(dev, u).status_code for _ in range(5)] == [200] * 5
+    r = login(dev, u)
+    problem(r, 429, "rate-limited")
+    assert 1 <= int(r.headers["retry-after"]) <= 60
+    problem(login(dev, u, "wrong"), 429)
+    assert login(dev, new_user(dev)).status_code == 200, "another account is not held back"
+
+
+def test_wrong_passwords_count(dev):
+    u = new_user(dev)
+    assert [login(dev, u, "wrong").status_code for _ in range(5)] == [401] * 5
+    problem(login(dev, u), 429)
+
+
+def test_no_way_around(dev):
+    """Another spelling of the name, another path, a forwarded address: still the same tries."""
+    u = new_user(dev)
+    codes = [
+        login(dev, u, "w").status_code,
+        login(dev, u, "w", PATHS[1]).status_code,
+        dev.anon.post(PATHS[0], json={"email": u.email.upper(), "password": "w"}).status_code,
+        dev.anon.post(PATHS[0], json={"username": u.username, "password": "w"}).status_code,
+        login(dev, u, "w", **{"X-Forwarded-For": "203.0.113.9", "Forwarded": "for=203.0.113.9"}).status_code,
+        login(dev, u, "w", **{"X-Forwarded-For": "203.0.113.10", "X-Real-IP": "203.0.113.10"}).status_code,
+    ]
+    assert codes == [401] * 5 + [429]
+    problem(dev.anon.post("/api/login", json={"username": u.username, "password": "w"}), 429)
+
+
+def test_unknown_accounts_are_limited_too(dev):
+    name = unique("ghost") + "@example.com"
+    codes = [dev.anon.post(PATHS[0], json={"email": name, "password": "w"}).status_code for _ in range(6)]
+    assert codes == [401] * 5 + [429]
+
+
+def test_general_limit(fresh):
+    s = fresh(env={"RATE_LIMIT": "40"})
+    u, v = new_user(s), new_user(s)
+    assert u.key and v.key
+    codes = []
+    for _ in range(60):
+        r = u.api.get(f"/api/users/{u.id}")
+        codes.append(r.status_code)
+        assert "ratelimit" in r.headers and "ratelimit-policy" in r.headers
+        policy = r.headers["ratelimit-policy"]
+        assert re.search(r"\b40\b", policy) and re.search(r"\b60\b", policy)
+        if r.status_code == 429:
+            problem(r, 429, "rate-limited")
+            assert 1 <= int(r.headers["retry-after"]) <= 60
+    assert set(codes) == {200, 429}
+    assert 38 <= codes.count(200) <= 44, codes.count(200)
+    assert codes[:38] == [200] * 38 and codes[-10:] == [429] * 10
+    assert v.api.get(f"/api/users/{v.id}").status_code == 200, "another principal has its own"
+
+
+def remaining(r):
+    """draft-ietf-httpapi-ratelimit-headers: r=<left>."""
+    return int(re.search(r"\br=(\d+)", r.headers["ratelimit"]).group(1))
+
+
+def test_the_headers_count_down(fresh):
+    s = fresh(env={"RATE_LIMIT": "30"})
+    u = new_user(s)
+    left = [remaining(u.api.get(f"/api/users/{u.id}")) for _ in range(5)]
+    assert all(0 <= n <= 30 for n in left) and left == sorted(left, reverse=True) and left[0] - left[-1] in (3, 4)
+
+
+def test_one_principal_whatever_the_credential(fresh):
+    s = fresh(env={"RATE_LIMIT": "30"})
+    u = new_user(s)
+    assert u.key and u.jwt
+    codes = [(u.api, u.bank)[i % 2].get("/api/v1/balances/current").status_code for i in range(50)]
+    assert codes.count(200) <= 32
+
+
+def test_a_limited_write_does_nothing(fresh):
+    s = fresh(env={"RATE_LIMIT": "25"})
+    u = new_user(s)
+    codes = [u.bank.post("/api/v1/transactions/credit", json={"amount": 1}).status_code for _ in range(40)]
+    assert codes.count(429) >= 10
+    d = ok(s.admin.api.get(f"/api/balances?user_id={u.id}"))
+    assert d["balance"] == codes.count(201)
+
+
+def test_off(fresh):
+    s = fresh(env={"RATE_LIMIT": "0"})
+    u = new_user(s)
+    assert {u.api.get(f"/api/users/{u.id}").status_code for _ in range(300)} == {200}
+
+
+def test_the_anonymous_are_limited_by_address(fresh):
+    s = fresh(env={"RATE_LIMIT": "30"}, admin=False)
+    codes = [s.anon.get("/api/cache/stats").status_code for _ in range(50)]
+    assert 429 in codes and codes.count(200) <= 34
+    for path in ("/health/live", "/health/ready"):
+        assert s.anon.get(path).status_code == 200, "probes are not limited"
