@@ -134,7 +134,7 @@ static const char *token_fault(enum jwt_err e)
 
 static enum app_auth by_token(struct app *a, struct str text, bool may_block, struct principal *ret, struct problem *p)
 {
-    char block[2048];
+    char block[8192]; /* a token of JWT_MAX, decoded and parsed */
     struct arena arena;
     arena_init(&arena, block, sizeof block, sizeof block);
     struct jwt_claims c;

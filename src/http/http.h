@@ -6,7 +6,9 @@
  *   - calls http_suspend(r, resumed), hands r to another thread, and touches r no more. That thread fills in what it
  * likes in r->user and calls http_resume(r) exactly once; `resumed` then runs on an I/O thread and replies (or suspends
  * again). A request is owned by whoever handles it; there is no locking inside. It lives until the answer is sent or
- * the client is gone: a suspended request is never freed, so the other thread may always resume it.
+ * the client is gone: a suspended request is never freed, so the other thread may always resume it, and `resumed` runs
+ * in any case, so it can free what hangs on r->user. Is the client gone by then, its answer goes nowhere, and if it
+ * suspends again, http_resume itself calls `resumed`, on the thread that resumes.
  *
  * What it does by itself, for every answer: X-Request-Id, security headers, CORS, traceparent, gzip, Content-Length,
  * HEAD, OPTIONS, 404, 405 with Allow, 413, 415, 431, malformed-request checks; problem+json bodies; an access log line;

@@ -1,3 +1,4 @@
+/* The listening socket, and the files that TLS needs. */
 #include <errno.h>
 #include <fcntl.h>
 #include <netdb.h>

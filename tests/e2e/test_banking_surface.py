@@ -149,7 +149,7 @@ def test_at_time(dev):
     problem(u.bank.get(V1 + "/balances/at-time", params={"timestamp": utc(60)}), 422)
 
 
-@pytest.mark.parametrize("bad", ["", "now", "2024-13-01T00:00:00Z", "2024-02-30T00:00:00Z", "2024-01-01",
+@pytest.mark.parametrize("bad", ["", "now", "2024-13-01T00:00:00Z", "2024-02-30T00:00:00Z", "2024-01",
                                  "2024-01-01T25:00:00Z", "1e9", "2024-01-01T00:00:00"])
 def test_at_time_refuses(dev, user, bad):
     assert user.bank.get(V1 + "/balances/at-time", params={"timestamp": bad}).status_code in (400, 422)

@@ -110,13 +110,13 @@ def main():
     results = [("self-check: " + name, [] if planted(*case) else ["not found, or more than that"])
                for name, case in SELF_CHECKS.items()]
     results.append(("there are sources and rooms", [] if len(sources(src)) > 10 and len(rooms) > 5 else [str(src)]))
-    results.append(("every #include is allowed by rooms.txt", list(include_faults(src, rooms))))
+    results.append(("every include is allowed by rooms.txt", list(include_faults(src, rooms))))
     results.append((f"no file is over {LINES_MAX} lines", list(length_faults(src))))
     print(f"1..{len(results)}")
     for i, (name, faults) in enumerate(results, 1):
         print(f"{'not ok' if faults else 'ok'} {i} - {name}")
         for fault in faults:
-            print("  #", fault)
+            print("#", fault)
     return any(faults for _, faults in results)
 
 

@@ -232,7 +232,7 @@ static void test_client_gone(void **state)
     assert_int_equal(metric_gauge_value(metric_gauge(metrics, "payflow_http_in_flight", "", "")), 0);
 }
 
-enum { CLIENTS = 32, EACH = 300 };
+enum { CLIENTS = 32, EACH = 1000 };
 
 static void *client(void *arg)
 {
