@@ -48,8 +48,9 @@ struct api_route {
     enum http_method method;
     const char *path;
     struct app_rule rule;
-    /* RIGHT_OWNER: whom it is about: "query:user_id", "path:id", "body:user_id", "self" (the caller), or "handler" when
-       only the use case can know (a transaction's parties, a schedule's owner) and checks it itself. */
+    /* Whom it is about: "query:user_id", "path:id", "body:user_id", "self" (the caller); NULL: nobody in particular;
+       "handler": only the use case can know (a transaction's parties, a schedule's owner) and checks the right itself.
+       For RIGHT_OWNER the dispatcher has checked the caller against it before `run`. */
     const char *subject;
     enum api_exec exec;
     bool idempotent;     /* honours Idempotency-Key */

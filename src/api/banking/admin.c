@@ -152,3 +152,40 @@ enum api_step banking_reconciliation(struct api_call *c)
     jw_end_obj(&w);
     return api_ok(c, 200);
 }
+
+/* Freezing is a journal entry like any other: who, when, and why stand in its row. */
+static void render_freeze(struct api_call *c)
+{
+    const struct ledger_entry *e = &c->one.entry;
+    struct jw w = api_out(c);
+    jw_obj(&w);
+    dto_uuid(&w, "id", e->uuid);
+    jw_kz(&w, "type", ledger_kind_name(e->kind));
+    jw_kint(&w, "user", c->subject);
+    jw_kstr(&w, "currency", api_code(e->currency));
+    jw_kstr(&w, "description", e->description.p ? e->description : STR(""));
+    jw_ktime(&w, "created_at", e->ts);
+    jw_end_obj(&w);
+}
+
+static enum api_step set_frozen(struct api_call *c, enum ledger_kind kind)
+{
+    c->one = (struct movement){
+        .kind = kind, .from_user = c->subject, .currency = api_currency(c, &c->body[0]), .description = c->body[1].s};
+    c->job.kind = JOB_MOVE;
+    c->job.m = &c->one;
+    c->job.n = 1;
+    c->job.atomic = true;
+    c->render = render_freeze;
+    return api_ledger(c);
+}
+
+enum api_step banking_freeze(struct api_call *c)
+{
+    return set_frozen(c, LEDGER_FREEZE);
+}
+
+enum api_step banking_unfreeze(struct api_call *c)
+{
+    return set_frozen(c, LEDGER_UNFREEZE);
+}

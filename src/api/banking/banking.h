@@ -28,5 +28,7 @@ enum api_step banking_ping(struct api_call *c);
 enum api_step banking_audit(struct api_call *c);
 enum api_step banking_journal(struct api_call *c);
 enum api_step banking_reconciliation(struct api_call *c);
+enum api_step banking_freeze(struct api_call *c);
+enum api_step banking_unfreeze(struct api_call *c);
 
 #endif

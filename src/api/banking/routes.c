@@ -97,6 +97,12 @@ static const struct api_field journal[] = {
     {0},
 };
 
+static const struct api_field freeze[] = {
+    {"currency", F_CURRENCY, false, 0, 0, NULL, "Which account; that in the default currency if absent."},
+    {"reason", F_TEXT, false, 0, LEDGER_DESCRIPTION_MAX, NULL, "Becomes the entry's description."},
+    {0},
+};
+
 #define USER                                                                                                           \
     {                                                                                                                  \
         RIGHT_USER, false                                                                                              \
@@ -163,6 +169,10 @@ const struct api_route api_banking_routes[] = {
      "journal", "Administration", "The event log itself", "JournalList", 200, true},
     {HTTP_GET, "/api/v1/admin/reconciliation", ADMIN, NULL, EXEC_POOL, false, false, 0, NULL, NULL, banking_reconciliation,
      "reconciliation", "Administration", "Trial balance; journal against projections", "Reconciliation", 200, true},
+    {HTTP_POST, "/api/v1/admin/users/{id}/freeze", ADMIN, "path:id", EXEC_INLINE, true, true, 0, freeze, NULL, banking_freeze,
+     "freezeAccount", "Administration", "Let nothing move into or out of an account", "Freeze", 201, true},
+    {HTTP_POST, "/api/v1/admin/users/{id}/unfreeze", ADMIN, "path:id", EXEC_INLINE, true, true, 0, freeze, NULL, banking_unfreeze,
+     "unfreezeAccount", "Administration", "Lift a freeze", "Freeze", 201, true},
 };
 /* clang-format on */
 const size_t api_banking_routes_n = sizeof api_banking_routes / sizeof api_banking_routes[0];

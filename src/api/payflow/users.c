@@ -147,7 +147,11 @@ enum api_step api_user_delete(struct api_call *c)
     struct jw w = api_out(c);
     jw_obj(&w);
     jw_kz(&w, "message", "user deleted");
-    jw_kint(&w, "id", c->subject);
+    uint8_t uuid[16];
+    if (!c->route->banking)
+        jw_kint(&w, "id", c->subject);
+    else if (app_user_uuid(c->app, c->subject, true, uuid) == PFE_OK)
+        dto_uuid(&w, "id", uuid);
     jw_end_obj(&w);
     return api_ok(c, 200);
 }
