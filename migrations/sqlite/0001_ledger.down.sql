@@ -1,3 +1,4 @@
+DROP TABLE idempotency_index;
 DROP TABLE idempotency;
 DROP TABLE projection;
 DROP TABLE stat;

@@ -94,15 +94,24 @@ CREATE TABLE projection (
     name  TEXT PRIMARY KEY,
     value INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
-INSERT INTO projection (name, value) VALUES ('account', 0), ('stat', 0), ('time', 0), ('lag', 0);
+INSERT INTO projection (name, value) VALUES ('account', 0), ('stat', 0), ('time', 0), ('lag', 0),
+    ('idempotency', 0);
 
--- Answers by idempotency key, written in the commit of the effect.
+-- Answers by idempotency key, appended in the commit of the effect. hash: 63 bits of SHA-256(principal, key). The index
+-- is written behind, up to projection 'idempotency' (an id).
 CREATE TABLE idempotency (
+    id        INTEGER PRIMARY KEY,
+    hash      INTEGER NOT NULL,
     principal INTEGER NOT NULL,
     key       TEXT    NOT NULL,
     request   BLOB    NOT NULL,
     status    INTEGER NOT NULL,
-    body      BLOB    NOT NULL,
     seq       INTEGER NOT NULL,
-    PRIMARY KEY (principal, key)
+    body      BLOB    NOT NULL
+) STRICT;
+
+CREATE TABLE idempotency_index (
+    hash INTEGER NOT NULL,
+    id   INTEGER NOT NULL,
+    PRIMARY KEY (hash, id)
 ) STRICT, WITHOUT ROWID;

@@ -20,9 +20,9 @@
 #include "port/store.h"
 
 enum {
-    BOOK_CHUNK = 1024,       /* accounts per block of memory (96 KiB): blocks never move */
-    BOOK_MARK_EVERY = 64,    /* entries of an account per mark: a mark's page is dirtied by 1 entry in 64 */
-    BOOK_MINUTES = 24 * 60,  /* buckets of statistics */
+    BOOK_CHUNK = 1024,      /* accounts per block of memory (96 KiB): blocks never move */
+    BOOK_MARK_EVERY = 64,   /* entries of an account per mark: a mark's page is dirtied by 1 entry in 64 */
+    BOOK_MINUTES = 24 * 60, /* buckets of statistics */
     BOOK_NONE = UINT32_MAX
 };
 
@@ -62,7 +62,7 @@ struct book_side { /* a slot's account as the entries of the group move it on */
 };
 
 struct book_group {
-    uint32_t *table; /* account id -> slot + 1 */
+    uint32_t *table;           /* account id -> slot + 1 */
     size_t table_n, table_cap; /* in use by this group (a power of two); allocated */
     struct book_side *sides;
     size_t n, cap;
@@ -73,16 +73,16 @@ struct book_group {
 struct book {
     pthread_rwlock_t lock;
     struct book_account **chunks;
-    size_t n_chunks, n; /* accounts */
+    size_t n_chunks, n;                /* accounts */
     struct book_index by_id, by_owner; /* by_owner: the owner's first account */
     int64_t next_id;
     int64_t head_seq;
-    int64_t time_us; /* newest entry time seen */
-    int64_t lag_us;  /* how far an entry's time ever lay behind the newest before it */
-    struct book_series *series; /* list */
+    int64_t time_us;              /* newest entry time seen */
+    int64_t lag_us;               /* how far an entry's time ever lay behind the newest before it */
+    struct book_series *series;   /* list */
     struct book_series **by_kind; /* [kind * 1000 + currency] */
-    uint64_t *dirty, *epoch; /* bit per account */
-    size_t epoch_at;         /* next index of the epoch to write */
+    uint64_t *dirty, *epoch;      /* bit per account */
+    size_t epoch_at;              /* next index of the epoch to write */
     struct book_group group;
 };
 
@@ -175,6 +175,7 @@ enum book_offer { BOOK_SKIP, BOOK_GIVE, BOOK_STOP };
 void book_listing_init(struct book_listing *l, const struct store_entry_query *q, struct book *b);
 /* Offer entries newest first. GIVE: hand it to the caller. STOP: look no further; cursor is set. When the entries run
    out without a STOP, there is nothing more: cursor 0. */
-enum book_offer book_listing_offer(struct book_listing *l, const struct ledger_entry *e);
+/* resolved_by: needed when the query asks for a status, else ignored. */
+enum book_offer book_listing_offer(struct book_listing *l, const struct ledger_entry *e, int64_t resolved_by);
 
 #endif

@@ -113,12 +113,8 @@ static bool add_mark(struct book_group *g, const struct book_side *s, int64_t ba
         g->marks = marks;
         g->marks_cap = cap;
     }
-    g->marks[g->n_marks++] = (struct book_mark){.account = s->id,
-                                                .n = s->entries,
-                                                .seq = s->head,
-                                                .ts = s->time_us,
-                                                .balance = balance,
-                                                .moves = s->moves};
+    g->marks[g->n_marks++] = (struct book_mark){
+        .account = s->id, .n = s->entries, .seq = s->head, .ts = s->time_us, .balance = balance, .moves = s->moves};
     return true;
 }
 

@@ -24,7 +24,7 @@ static bool matches(const struct book_listing *l, const struct ledger_entry *e)
     return book_owner(l->book, e->debit) == q->counterparty || book_owner(l->book, e->credit) == q->counterparty;
 }
 
-enum book_offer book_listing_offer(struct book_listing *l, const struct ledger_entry *e)
+enum book_offer book_listing_offer(struct book_listing *l, const struct ledger_entry *e, int64_t resolved_by)
 {
     const struct store_entry_query *q = l->q;
     /* No entry lies further than the lag behind a newer-stamped one before it, so none before this can match. */
@@ -32,7 +32,8 @@ enum book_offer book_listing_offer(struct book_listing *l, const struct ledger_e
         l->cursor = 0;
         return BOOK_STOP;
     }
-    if (matches(l, e)) {
+    if (matches(l, e) &&
+        (q->status == STORE_STATUS_ANY || (q->status == STORE_STATUS_RESOLVED) == (resolved_by != 0))) {
         if (l->given == q->limit)
             return BOOK_STOP;
         if (l->skipped == q->offset) {

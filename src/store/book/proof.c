@@ -80,9 +80,9 @@ static void judge_stored(struct proof *p, uint32_t i, int64_t seq)
         return;
     stored->next = MET;
     if (!same_projection(now, stored))
-        proof_fault(p, seq, "the stored row of account %lld differs from its entries up to %lld (balance %lld, not %lld)",
-                    (long long)now->a.id, (long long)now->a.head, (long long)stored->a.balance,
-                    (long long)now->a.balance);
+        proof_fault(
+            p, seq, "the stored row of account %lld differs from its entries up to %lld (balance %lld, not %lld)",
+            (long long)now->a.id, (long long)now->a.head, (long long)stored->a.balance, (long long)now->a.balance);
 }
 
 enum pf_err proof_account(struct proof *p, const struct book_account *stored)
@@ -102,8 +102,7 @@ enum pf_err proof_account(struct proof *p, const struct book_account *stored)
     enum pf_err e = book_reserve(&p->book, 1);
     if (e)
         return e;
-    struct book_account fresh = {
-        .a = {.id = stored->a.id, .owner = stored->a.owner, .currency = stored->a.currency}};
+    struct book_account fresh = {.a = {.id = stored->a.id, .owner = stored->a.owner, .currency = stored->a.currency}};
     uint32_t i = book_add(&p->book, &fresh);
     p->stored[i] = *stored;
     p->stored[i].next = UNMET;

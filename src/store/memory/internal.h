@@ -72,7 +72,7 @@ void memory_fold(const struct memory_store *s, struct book_account *a, struct st
 
 /* ---- records (records_*.c) ---- */
 
-struct memory_records *memory_rec_new(void); /* NULL: out of memory */
+struct memory_records *memory_rec_new(void);    /* NULL: out of memory */
 void memory_rec_free(struct memory_records *r); /* NULL is allowed */
 /* Does the user exist, and is it active (neither being deleted nor deleted)? Takes lock for reading. */
 bool memory_rec_owner_ok(struct memory_store *s, int64_t user);
@@ -109,8 +109,8 @@ enum pf_err memory_rec_refresh_get(struct store *s, const uint8_t hash[32], stru
 enum pf_err memory_rec_schedule_get(struct store *s, struct arena *a, int64_t id, struct store_schedule *ret);
 enum pf_err memory_rec_schedule_by_uuid(struct store *s, struct arena *a, const uint8_t uuid[16],
                                         struct store_schedule *ret);
-enum pf_err memory_rec_schedule_list(struct store *s, struct arena *a, int64_t owner, int64_t before_id,
-                                     int64_t offset, unsigned limit, struct store_schedule *out, unsigned *ret_n);
+enum pf_err memory_rec_schedule_list(struct store *s, struct arena *a, int64_t owner, int64_t before_id, int64_t offset,
+                                     unsigned limit, struct store_schedule *out, unsigned *ret_n);
 enum pf_err memory_rec_schedule_due(struct store *s, struct arena *a, int64_t now_us, unsigned limit,
                                     struct store_schedule *out, unsigned *ret_n, int64_t *ret_next_us);
 enum pf_err memory_rec_run_list(struct store *s, struct arena *a, int64_t schedule, unsigned limit,

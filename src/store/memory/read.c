@@ -77,7 +77,7 @@ enum pf_err memory_entry_list(struct store *st, const struct store_entry_query *
         const struct ledger_entry *e = &s->journal[n - 1];
         if (q->account && e->debit != q->account && e->credit != q->account)
             continue;
-        enum book_offer offer = book_listing_offer(&l, e);
+        enum book_offer offer = book_listing_offer(&l, e, resolver_of(s, e->seq));
         on = offer == BOOK_SKIP || (offer == BOOK_GIVE && fn(ctx, e, resolver_of(s, e->seq)));
     }
     pthread_rwlock_unlock(&s->lock);

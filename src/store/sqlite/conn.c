@@ -283,18 +283,3 @@ enum pf_err sqlite_write_commit(struct sqlite_store *s)
     pthread_mutex_unlock(&s->wlock);
     return e;
 }
-
-enum pf_err sqlite_idem_insert(struct sqlite_store *s, const struct store_idem *i)
-{
-    struct sqlite_q q;
-    sqlite_q_begin(&q, &s->w,
-                   "INSERT INTO idempotency (principal, key, request, status, body, seq) VALUES (?1, ?2, ?3, ?4, ?5, ?6)");
-    sqlite_q_i64(&q, i->principal);
-    sqlite_q_str(&q, i->key);
-    sqlite_q_blob(&q, i->request, sizeof i->request);
-    sqlite_q_i64(&q, i->status);
-    sqlite_q_blob(&q, i->body.p, i->body.n);
-    sqlite_q_i64(&q, i->seq);
-    enum pf_err e = sqlite_q_run(&q);
-    return e == PFE_WRONG_STATE ? PFE_IN_FLIGHT : e;
-}

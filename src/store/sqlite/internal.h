@@ -31,10 +31,10 @@
 #include "store/sqlite/sqlite.h"
 
 enum {
-    SQLITE_READERS_MAX = 64,    /* threads that read at once: I/O, workers, jobs; far fewer in practice */
-    SQLITE_STMTS_MAX = 256,     /* slots per connection, a power of two; the engine has about 80 statements */
+    SQLITE_READERS_MAX = 64,       /* threads that read at once: I/O, workers, jobs; far fewer in practice */
+    SQLITE_STMTS_MAX = 256,        /* slots per connection, a power of two; the engine has about 80 statements */
     SQLITE_CHECKPOINT_PAGES = 256, /* of 4 KiB: bounds a commit's worst case (docs: measured 2 ms) */
-    SQLITE_BUSY_MS = 5000, /* only another process's recovery of the WAL can make us wait */
+    SQLITE_BUSY_MS = 5000,         /* only another process's recovery of the WAL can make us wait */
     SQLITE_FLUSH_ENTRIES = 65536,
     SQLITE_FLUSH_SLICE = 256 /* accounts written behind per commit: under 1 ms */
 };
@@ -57,6 +57,22 @@ struct sqlite_q {
     int bound;
 };
 
+struct idem_slot {
+    int64_t hash, id; /* id 0: empty */
+};
+struct idem_table {
+    struct idem_slot *slots;
+    unsigned bits;
+    size_t n;
+};
+struct idem_index {                    /* idem.c */
+    pthread_rwlock_t lock;             /* over the tables; the rest is guarded by wlock */
+    struct idem_table recent, leaving; /* not in the stored index yet; being written into it */
+    int64_t next_id;
+    size_t leaving_at;  /* next slot to write */
+    int64_t leaving_id; /* every id up to here is in the stored index once `leaving` is */
+};
+
 struct sqlite_store {
     struct store base;
     enum sqlite_mode mode;
@@ -76,6 +92,7 @@ struct sqlite_store {
     unsigned n_readers;
 
     struct book book; /* accounts and statistics; its own lock; changes only under wlock, after a commit */
+    struct idem_index idem;
     uint8_t seal[SHA256_LEN];
     struct sha256 *sha;
     int64_t flush_entries;
@@ -144,6 +161,9 @@ void sqlite_write_rollback(struct sqlite_store *s);
 /* Rolls back after error e inside a write, notes a full disk, and gives what to return. */
 enum pf_err sqlite_write_failed(struct sqlite_store *s, enum pf_err e) MUSTCHECK;
 
+/* The row's id, if c sees it. PFE_NOT_FOUND. */
+enum pf_err sqlite_idem_find(struct sqlite_store *s, struct sqlite_conn *c, int64_t principal, struct str key,
+                             int64_t *ret_id) MUSTCHECK;
 /* Inserts on s->w, inside a write. PFE_IN_FLIGHT: the principal has used the key already. */
 enum pf_err sqlite_idem_insert(struct sqlite_store *s, const struct store_idem *i) MUSTCHECK;
 
@@ -184,8 +204,8 @@ enum pf_err sqlite_rec_refresh_get(struct store *s, const uint8_t hash[32], stru
 enum pf_err sqlite_rec_schedule_get(struct store *s, struct arena *a, int64_t id, struct store_schedule *ret);
 enum pf_err sqlite_rec_schedule_by_uuid(struct store *s, struct arena *a, const uint8_t uuid[16],
                                         struct store_schedule *ret);
-enum pf_err sqlite_rec_schedule_list(struct store *s, struct arena *a, int64_t owner, int64_t before_id,
-                                     int64_t offset, unsigned limit, struct store_schedule *out, unsigned *ret_n);
+enum pf_err sqlite_rec_schedule_list(struct store *s, struct arena *a, int64_t owner, int64_t before_id, int64_t offset,
+                                     unsigned limit, struct store_schedule *out, unsigned *ret_n);
 enum pf_err sqlite_rec_schedule_due(struct store *s, struct arena *a, int64_t now_us, unsigned limit,
                                     struct store_schedule *out, unsigned *ret_n, int64_t *ret_next_us);
 enum pf_err sqlite_rec_run_list(struct store *s, struct arena *a, int64_t schedule, unsigned limit,

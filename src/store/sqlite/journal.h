@@ -27,13 +27,25 @@ enum pf_err sqlite_hold_insert(struct sqlite_conn *w, const struct ledger_entry 
 enum pf_err sqlite_resolution_insert(struct sqlite_conn *w, const struct ledger_entry *e) MUSTCHECK;
 /* All changed statistics, and that they and the clock's figures reflect the book's head. */
 enum pf_err sqlite_stats_write(struct sqlite_conn *w, const struct book *b) MUSTCHECK;
-/* Of a row of projection: "account", "stat", "time", "lag". */
+/* Of a row of projection: "account", "stat", "time", "lag", "idempotency". */
 enum pf_err sqlite_projection_write(struct sqlite_conn *w, const char *name, int64_t value) MUSTCHECK;
 
 /* One entry over the book, the hold that it ends looked up through c. w: writes the marks that fall due, NULL: does
    not. PFE_INTERNAL: it names an account or a hold that does not exist. */
 enum pf_err sqlite_replay_entry(struct book *b, struct sqlite_conn *c, const struct ledger_entry *e,
                                 struct sqlite_conn *w) MUSTCHECK;
+
+/* ---- the index of idempotency keys (idem.c) ---- */
+
+void sqlite_idem_init(struct idem_index *x);
+void sqlite_idem_free(struct idem_index *x);
+/* indexed: the projection "idempotency". */
+enum pf_err sqlite_idem_load(struct idem_index *x, struct sqlite_conn *c, int64_t indexed) MUSTCHECK;
+/* What is recent starts to leave; nothing may be leaving still. */
+void sqlite_idem_leave(struct idem_index *x);
+/* Writes up to `most` places that leave; *ret_last: none is left. After the commit: sqlite_idem_slice_done. */
+enum pf_err sqlite_idem_slice(struct sqlite_store *s, size_t most, size_t *ret_at, bool *ret_last) MUSTCHECK;
+void sqlite_idem_slice_done(struct idem_index *x, size_t at, bool last);
 
 /* ---- the directory (open.c) ---- */
 

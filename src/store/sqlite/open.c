@@ -86,7 +86,8 @@ enum pf_err sqlite_open_writer(struct sqlite_conn *c, const char *path, char ret
 
 /* ---- what is in memory ---- */
 
-static enum pf_err load_projection(struct sqlite_store *s, struct sqlite_conn *c, int64_t *ret_stat_seq)
+static enum pf_err load_projection(struct sqlite_store *s, struct sqlite_conn *c, int64_t *ret_stat_seq,
+                                   int64_t *ret_indexed)
 {
     struct sqlite_q q;
     sqlite_q_begin(&q, c, "SELECT name, value FROM projection");
@@ -97,6 +98,8 @@ static enum pf_err load_projection(struct sqlite_store *s, struct sqlite_conn *c
             atomic_store(&s->projected_seq, v);
         else if (str_is(name, "stat"))
             *ret_stat_seq = v;
+        else if (str_is(name, "idempotency"))
+            *ret_indexed = v;
         else if (str_is(name, "time"))
             s->book.time_us = v;
         else if (str_is(name, "lag"))
@@ -179,8 +182,10 @@ static enum pf_err replay_tail(struct sqlite_store *s, struct sqlite_conn *c, in
 
 static enum pf_err load(struct sqlite_store *s, struct sqlite_conn *c, char ret_why[SQLITE_WHY])
 {
-    int64_t stat_seq = 0, sealed = 0;
-    enum pf_err e = load_projection(s, c, &stat_seq);
+    int64_t stat_seq = 0, sealed = 0, indexed = 0;
+    enum pf_err e = load_projection(s, c, &stat_seq, &indexed);
+    if (e == PFE_OK)
+        e = sqlite_idem_load(&s->idem, c, indexed);
     if (e == PFE_OK)
         e = load_accounts(&s->book, c);
     if (e == PFE_OK)
@@ -215,6 +220,7 @@ static void store_free(struct sqlite_store *s)
     }
     sqlite_conn_close(&s->w);
     book_free(&s->book);
+    sqlite_idem_free(&s->idem);
     sha256_free(s->sha);
     pthread_mutex_destroy(&s->wlock);
     pthread_mutex_destroy(&s->readers_lock);
@@ -393,6 +399,7 @@ enum pf_err store_sqlite_open(const struct sqlite_options *o, struct store **ret
     s->checkpoint_at = SQLITE_CHECKPOINT_PAGES;
     s->flush_entries = o->flush_entries > 0 ? o->flush_entries : SQLITE_FLUSH_ENTRIES;
     s->w.store = s;
+    sqlite_idem_init(&s->idem);
     pthread_mutex_init(&s->wlock, NULL);
     pthread_mutex_init(&s->readers_lock, NULL);
     s->sha = sha256_new();

@@ -110,8 +110,8 @@ enum pf_err sqlite_balance_at(struct store *st, int64_t account, int64_t at_us, 
         c.err = PFE_INTERNAL;
     struct ledger_entry x;
     unsigned k = 0;
-    for (bool more = chain_from(&c, bounded ? after.seq : a.a.head, &x); more && x.seq > before.seq && k < BOOK_MARK_EVERY;
-         more = chain_back(&c, &x)) {
+    for (bool more = chain_from(&c, bounded ? after.seq : a.a.head, &x);
+         more && x.seq > before.seq && k < BOOK_MARK_EVERY; more = chain_back(&c, &x)) {
         ts[k] = x.ts;
         balance[k++] = x.debit == account ? x.debit_balance : x.credit_balance;
     }
@@ -149,7 +149,13 @@ static enum pf_err resolved_by(struct sqlite_conn *c, int64_t seq, int64_t *ret)
 /* false: stop, or *ret_err. */
 static bool offer(struct lister *t, const struct ledger_entry *e, enum pf_err *ret_err)
 {
-    switch (book_listing_offer(&t->l, e)) {
+    int64_t by = 0;
+    bool asked = t->l.q->status != STORE_STATUS_ANY; /* else only for what is given */
+    if (asked)
+        *ret_err = resolved_by(t->conn, e->seq, &by);
+    if (*ret_err != PFE_OK)
+        return false;
+    switch (book_listing_offer(&t->l, e, by)) {
     case BOOK_SKIP:
         return true;
     case BOOK_STOP:
@@ -157,8 +163,8 @@ static bool offer(struct lister *t, const struct ledger_entry *e, enum pf_err *r
     case BOOK_GIVE:
         break;
     }
-    int64_t by;
-    *ret_err = resolved_by(t->conn, e->seq, &by);
+    if (!asked)
+        *ret_err = resolved_by(t->conn, e->seq, &by);
     return *ret_err == PFE_OK && t->fn(t->ctx, e, by);
 }
 
@@ -171,8 +177,9 @@ static void lower(int64_t *start, int64_t seq)
 /* May the offset be jumped over? Marks count the entries that move money, so the listing must be of just those. */
 static bool plain(const struct store_entry_query *q, const struct book_account *a)
 {
-    return q->kinds == 0 && (q->currency == 0 || q->currency == a->a.currency) && q->from_us == 0 && q->to_us == 0 &&
-           q->before_seq == 0 && q->min_amount == 0 && q->max_amount == 0 && q->counterparty < 0;
+    return q->kinds == 0 && q->status == STORE_STATUS_ANY && (q->currency == 0 || q->currency == a->a.currency) &&
+           q->from_us == 0 && q->to_us == 0 && q->before_seq == 0 && q->min_amount == 0 && q->max_amount == 0 &&
+           q->counterparty < 0;
 }
 
 static int64_t chain_start(struct chain *c, const struct store_entry_query *q, struct book_listing *l)

@@ -80,7 +80,8 @@ static enum pf_err rebuild(struct book *b, struct sqlite_conn *w, int64_t *ret_e
         e = replay_all(b, w, ret_entries, &seq);
         if (e == PFE_INTERNAL || e == PFE_WRONG_STATE) {
             snprintf(ret_why, SQLITE_WHY,
-                     "entry %lld names an account or an entry that is not there, or resolves one twice", (long long)seq);
+                     "entry %lld names an account or an entry that is not there, or resolves one twice",
+                     (long long)seq);
             return PFE_WRONG_STATE;
         }
     }

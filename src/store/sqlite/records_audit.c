@@ -93,10 +93,13 @@ enum pf_err sqlite_rec_idem_get(struct store *s, struct arena *a, int64_t princi
 {
     struct sqlite_q q;
     struct store_idem i = {.principal = principal};
-    sqlite_q_begin(&q, sqlite_reader(sqlite_of(s)),
-                   "SELECT request, status, body, seq, key FROM idempotency WHERE principal = ?1 AND key = ?2");
-    sqlite_q_i64(&q, principal);
-    sqlite_q_str(&q, key);
+    struct sqlite_conn *c = sqlite_reader(sqlite_of(s));
+    int64_t id;
+    enum pf_err e = sqlite_idem_find(sqlite_of(s), c, principal, key, &id);
+    if (e)
+        return e;
+    sqlite_q_begin(&q, c, "SELECT request, status, body, seq, key FROM idempotency WHERE id = ?1");
+    sqlite_q_i64(&q, id);
     bool found = sqlite_q_next(&q);
     if (found) {
         sqlite_col_blob(&q, 0, i.request, sizeof i.request);
@@ -104,7 +107,7 @@ enum pf_err sqlite_rec_idem_get(struct store *s, struct arena *a, int64_t princi
         i.seq = sqlite_col_i64(&q, 3);
         found = sqlite_col_dup(&q, 2, a, &i.body) && sqlite_col_dup(&q, 4, a, &i.key);
     }
-    enum pf_err e = sqlite_rec_one(&q, found);
+    e = sqlite_rec_one(&q, found);
     if (e == PFE_OK)
         *ret = i;
     return e;

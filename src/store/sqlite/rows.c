@@ -144,8 +144,9 @@ static void write_stat(void *ctx, const struct book_series *s, int64_t minute, i
     if (t->err || minute == 0)
         return;
     /* The bucket's former minute. */
-    sqlite_q_begin(&q, t->w,
-                   "DELETE FROM stat WHERE kind = ?1 AND currency = ?2 AND minute BETWEEN 1 AND ?3 AND minute % ?4 = ?5");
+    sqlite_q_begin(
+        &q, t->w,
+        "DELETE FROM stat WHERE kind = ?1 AND currency = ?2 AND minute BETWEEN 1 AND ?3 AND minute % ?4 = ?5");
     sqlite_q_i64(&q, s->kind);
     sqlite_q_i64(&q, s->currency);
     sqlite_q_i64(&q, minute - 1);

@@ -143,8 +143,9 @@ enum pf_err schema_migrate(struct sqlite_conn *c, int to, char ret_why[SQLITE_WH
         return PFE_WRONG_STATE;
     }
     if (e == PFE_OK && version == 0 && to > 0) {
-        e = sqlite_exec(c, "CREATE TABLE IF NOT EXISTS schema_migration (version INTEGER PRIMARY KEY, name TEXT NOT NULL,"
-                           " checksum BLOB NOT NULL, applied_us INTEGER NOT NULL) STRICT");
+        e = sqlite_exec(c,
+                        "CREATE TABLE IF NOT EXISTS schema_migration (version INTEGER PRIMARY KEY, name TEXT NOT NULL,"
+                        " checksum BLOB NOT NULL, applied_us INTEGER NOT NULL) STRICT");
         if (e)
             snprintf(ret_why, SQLITE_WHY, "cannot write the database: %s", sqlite3_errmsg(c->db));
     }

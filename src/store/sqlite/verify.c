@@ -43,8 +43,8 @@ static enum pf_err find_mark(void *ctx, int64_t account, int64_t n, struct book_
     sqlite_q_i64(&q, account);
     sqlite_q_i64(&q, n);
     if (sqlite_q_next(&q)) {
-        *ret = (struct book_mark){account, n, sqlite_col_i64(&q, 0), sqlite_col_i64(&q, 1), sqlite_col_i64(&q, 2),
-                                  sqlite_col_i64(&q, 3)};
+        *ret = (struct book_mark){
+            account, n, sqlite_col_i64(&q, 0), sqlite_col_i64(&q, 1), sqlite_col_i64(&q, 2), sqlite_col_i64(&q, 3)};
         found = true;
     }
     return one_row(&q, found);

@@ -12,9 +12,15 @@ void sqlite_watch_wal(struct sqlite_store *s)
     sqlite3_wal_hook(s->w.db, note_wal, s);
 }
 
-/* ---- write-behind: part of an epoch inside the write under way ---- */
+/* ---- write-behind: parts of the epochs of accounts and of idempotency keys inside the write under way ---- */
 
-static enum pf_err slice_write(struct sqlite_store *s, size_t most, size_t *ret_at, bool *ret_last)
+struct slice {
+    bool accounts, idem; /* did this write have a part of it? */
+    size_t accounts_at, idem_at;
+    bool accounts_last, idem_last;
+};
+
+static enum pf_err accounts_write(struct sqlite_store *s, size_t most, struct slice *x)
 {
     size_t at = s->book.epoch_at;
     uint32_t i = 0;
@@ -23,19 +29,34 @@ static enum pf_err slice_write(struct sqlite_store *s, size_t most, size_t *ret_
         if (e)
             return e;
     }
-    *ret_at = at;
-    *ret_last = i == BOOK_NONE;
-    if (!*ret_last)
+    x->accounts = true;
+    x->accounts_at = at;
+    x->accounts_last = i == BOOK_NONE;
+    if (!x->accounts_last)
         return PFE_OK;
     enum pf_err e = sqlite_projection_write(&s->w, "account", s->epoch_seq);
     return e ? e : sqlite_stats_write(&s->w, &s->book);
 }
 
-/* After the commit. */
-static void slice_done(struct sqlite_store *s, size_t at, bool last)
+static enum pf_err slice_write(struct sqlite_store *s, size_t most, struct slice *ret)
 {
-    s->book.epoch_at = at;
-    if (!last)
+    *ret = (struct slice){0};
+    enum pf_err e = s->epoch_seq ? accounts_write(s, most, ret) : PFE_OK;
+    if (e || s->idem.leaving.n == 0)
+        return e;
+    ret->idem = true;
+    return sqlite_idem_slice(s, most, &ret->idem_at, &ret->idem_last);
+}
+
+/* After the commit. */
+static void slice_done(struct sqlite_store *s, const struct slice *x)
+{
+    if (x->idem)
+        sqlite_idem_slice_done(&s->idem, x->idem_at, x->idem_last);
+    if (!x->accounts)
+        return;
+    s->book.epoch_at = x->accounts_at;
+    if (!x->accounts_last)
         return;
     book_epoch_end(&s->book);
     book_stat_clean(&s->book);
@@ -43,38 +64,45 @@ static void slice_done(struct sqlite_store *s, size_t at, bool last)
     s->epoch_seq = 0;
 }
 
-static void epoch_begin(struct sqlite_store *s)
+static void accounts_begin(struct sqlite_store *s)
 {
     book_epoch_begin(&s->book);
     s->epoch_seq = s->epoch_started = s->book.head_seq;
 }
 
+/* Starts the epochs that are due. */
+static void epochs_begin(struct sqlite_store *s, int64_t due)
+{
+    if (!s->epoch_seq && s->book.head_seq - s->epoch_started >= due)
+        accounts_begin(s);
+    if (s->idem.leaving.n == 0 && (int64_t)s->idem.recent.n >= due)
+        sqlite_idem_leave(&s->idem);
+}
+
 enum pf_err sqlite_flush(struct store *st)
 {
-    enum { ACCOUNTS_PER_COMMIT = 8192 };
+    enum { ROWS_PER_COMMIT = 8192 };
     struct sqlite_store *s = sqlite_of(st);
-    if (s->mode == SQLITE_INSPECT)
-        return PFE_UNAVAILABLE;
-    bool begun = false;
-    while (s->epoch_seq || (!begun && atomic_load(&s->projected_seq) < s->book.head_seq)) {
+    for (;;) {
         enum pf_err e = sqlite_write_begin(s);
         if (e)
             return e;
-        if (!s->epoch_seq) {
-            epoch_begin(s);
-            begun = true;
-        }
-        size_t at;
-        bool last;
-        e = slice_write(s, ACCOUNTS_PER_COMMIT, &at, &last);
+        epochs_begin(s, 1);
+        struct slice x;
+        e = slice_write(s, ROWS_PER_COMMIT, &x);
         if (e)
             return sqlite_write_failed(s, e);
-        e = sqlite_write_commit(s);
+        if (!x.accounts && !x.idem) {
+            sqlite_write_rollback(s);
+            return PFE_OK;
+        }
+        e = sqlite_write_commit_locked(s);
+        if (e == PFE_OK)
+            slice_done(s, &x);
+        pthread_mutex_unlock(&s->wlock);
         if (e)
             return e;
-        slice_done(s, at, last);
     }
-    return PFE_OK;
 }
 
 /* ---- groups ---- */
@@ -222,16 +250,14 @@ enum pf_err sqlite_group_commit(struct store *st, const struct store_commit *c)
         return PFE_OK;
     }
     uint8_t seal[SHA256_LEN];
-    size_t at = 0;
-    bool last = false;
+    struct slice slice = {0};
     enum pf_err e = book_group_check(&s->book, c);
     if (e == PFE_OK)
         e = write_group(s, c, seal);
-    if (e == PFE_OK && !s->epoch_seq && s->book.head_seq - s->epoch_started >= s->flush_entries)
-        epoch_begin(s);
-    bool slice = s->epoch_seq != 0;
-    if (e == PFE_OK && slice)
-        e = slice_write(s, SQLITE_FLUSH_SLICE + c->n_entries * 4, &at, &last);
+    if (e == PFE_OK) {
+        epochs_begin(s, s->flush_entries);
+        e = slice_write(s, SQLITE_FLUSH_SLICE + c->n_entries * 4, &slice);
+    }
     if (e) {
         if (e == PFE_INTERNAL)
             atomic_store(&s->fatal, true);
@@ -239,8 +265,7 @@ enum pf_err sqlite_group_commit(struct store *st, const struct store_commit *c)
     }
     e = sqlite_write_commit_locked(s);
     if (e == PFE_OK) {
-        if (slice)
-            slice_done(s, at, last);
+        slice_done(s, &slice);
         if (c->n_entries)
             memcpy(s->seal, seal, sizeof seal);
         book_group_apply(&s->book, c);
