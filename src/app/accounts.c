@@ -47,7 +47,7 @@ enum pf_err app_balance_at(struct app *a, int64_t user, money_currency currency,
 enum pf_err app_replay(struct app *a, int64_t user, money_currency currency, struct ledger_account *ret_stored,
                        struct store_replay *ret)
 {
-    /* movements may arrive between the two reads: the account is read again until nothing came in between */
+    /* movements may arrive between the reads: the account counts as it stood at the entry that the replay ended with */
     for (unsigned tries = 0;; tries++) {
         struct ledger_account before, after;
         enum pf_err e = store_account_get(a->d.store, user, currency, &before);
@@ -57,8 +57,8 @@ enum pf_err app_replay(struct app *a, int64_t user, money_currency currency, str
             e = store_account_get(a->d.store, user, currency, &after);
         if (e != PFE_OK)
             return e;
-        *ret_stored = after;
-        if (before.entries == after.entries || tries == 8)
+        *ret_stored = ret->head == before.head ? before : after;
+        if (ret->head == ret_stored->head || before.entries == after.entries || tries == 8)
             return PFE_OK;
     }
 }

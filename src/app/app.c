@@ -17,6 +17,8 @@ struct app *app_new(const struct app_config *c, const struct app_deps *d)
     a->rate_limit = c->rate_limit;
     for (unsigned i = 0; i < AUTH_LOCKS; i++)
         pthread_mutex_init(&a->auth_lock[i], NULL);
+    pthread_mutex_init(&a->delete_lock, NULL);
+    pthread_mutex_init(&a->schedule_lock, NULL);
     a->secret = malloc(c->jwt_secret.n + 1);
     a->auth = calloc(AUTH_SLOTS, sizeof *a->auth);
     a->inflight = inflight_new();
@@ -47,6 +49,8 @@ void app_free(struct app *a)
     inflight_free(a->inflight);
     for (unsigned i = 0; i < AUTH_LOCKS; i++)
         pthread_mutex_destroy(&a->auth_lock[i]);
+    pthread_mutex_destroy(&a->delete_lock);
+    pthread_mutex_destroy(&a->schedule_lock);
     free(a->auth);
     if (a->secret)
         explicit_bzero(a->secret, a->cfg.jwt_secret.n);

@@ -29,6 +29,8 @@ struct app {
     struct app_deps d;
     struct writer *writer;
     struct inflight *inflight;
+    pthread_mutex_t delete_lock;   /* users, one at a time */
+    pthread_mutex_t schedule_lock; /* a due run, or a cancellation: a schedule that was cancelled does not run after */
 
     struct auth_slot *auth;
     pthread_mutex_t auth_lock[AUTH_LOCKS];

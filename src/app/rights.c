@@ -199,6 +199,8 @@ enum pf_err app_admit(const struct app *a, const struct app_rule *rule, struct p
 {
     if (rule->right == RIGHT_PUBLIC)
         return PFE_OK;
+    if (rule->right == RIGHT_NONE)
+        return problem_set(p, PFE_FORBIDDEN, "%s", "");
     if (!who->user) {
         if (!rule->open || !a->cfg.dev)
             return problem_set(p, PFE_UNAUTHENTICATED, "send X-API-Key, or Authorization: Bearer with an access token");

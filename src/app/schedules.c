@@ -97,9 +97,12 @@ enum pf_err app_schedule_cancel(struct app *a, const struct caller *c, struct ar
 {
     struct store_schedule d;
     struct store_tx *tx;
+    pthread_mutex_lock(&a->schedule_lock);
     enum pf_err e = store_tx_begin(a->d.store, &tx);
-    if (e != PFE_OK)
+    if (e != PFE_OK) {
+        pthread_mutex_unlock(&a->schedule_lock);
         return problem_set(p, e, "%s", "");
+    }
     e = app_schedule_get(a, &c->who, arena, ref, &d);
     if (e == PFE_OK && !sched_may_move(d.status, SCHED_CANCELLED))
         e = PFE_WRONG_STATE;
@@ -115,6 +118,7 @@ enum pf_err app_schedule_cancel(struct app *a, const struct caller *c, struct ar
         e = store_tx_commit(tx);
     else
         store_tx_rollback(tx);
+    pthread_mutex_unlock(&a->schedule_lock);
     if (e == PFE_WRONG_STATE)
         return problem_set(p, e, "the schedule is %s", sched_status_name(d.status));
     if (e == PFE_NOT_FOUND)
@@ -145,13 +149,19 @@ static void render_run(struct job *j)
     j->idem.body = STR("{}");
 }
 
-/* The movement of one due time. Its idempotency key makes it happen once, whoever tries how often. */
-static enum pf_err move(struct app *a, struct arena *arena, const struct store_schedule *d, int64_t due,
-                        int64_t *ret_seq)
+enum { RUN_KEY_MAX = 64 };
+
+static struct str run_key(char out[RUN_KEY_MAX], const struct store_schedule *d)
 {
-    char key[64];
-    int n = snprintf(key, sizeof key, "schedule:%lld:%lld", (long long)d->id, (long long)due);
-    struct str k = {key, (size_t)n};
+    int n = snprintf(out, RUN_KEY_MAX, "schedule:%lld:%lld", (long long)d->id, (long long)d->next_us);
+    return (struct str){out, (size_t)n};
+}
+
+/* The movement of the time in next_us. Its idempotency key makes it happen once, whoever tries how often. */
+static enum pf_err move(struct app *a, struct arena *arena, const struct store_schedule *d, int64_t *ret_seq)
+{
+    char key[RUN_KEY_MAX];
+    struct str k = run_key(key, d);
     struct movement m = {.kind = d->kind,
                          .from_user = d->kind == LEDGER_DEPOSIT ? 0 : d->owner,
                          .to_user = d->kind == LEDGER_DEPOSIT ? d->owner : d->to_user,
@@ -189,10 +199,11 @@ static bool is_refusal(enum pf_err e)
     return e != PFE_OK && http >= 400 && http < 500;
 }
 
-static void advance(const struct sched_rule *rule, struct store_schedule *d, int64_t due, bool done)
+/* Past the time in next_us. */
+static void advance(const struct sched_rule *rule, struct store_schedule *d, bool done)
 {
-    d->last_us = due;
-    d->next_us = sched_next(rule, due);
+    d->last_us = d->next_us;
+    d->next_us = sched_next(rule, d->last_us);
     if (done) {
         d->runs++;
         d->refusals = 0;
@@ -216,10 +227,10 @@ static void advance(const struct sched_rule *rule, struct store_schedule *d, int
 }
 
 static enum pf_err record_skipped(struct store_tx *tx, const struct sched_rule *rule, const struct store_schedule *d,
-                                  int64_t from, int64_t until, int64_t now)
+                                  int64_t until, int64_t now)
 {
     enum pf_err e = PFE_OK;
-    int64_t at = from;
+    int64_t at = d->next_us;
     for (unsigned n = 0; at && at < until && n < SKIPS_RECORDED_MAX && e == PFE_OK; n++) {
         struct store_run r = {.schedule = d->id,
                               .due_us = at,
@@ -227,63 +238,95 @@ static enum pf_err record_skipped(struct store_tx *tx, const struct sched_rule *
                               .ts = now,
                               .error = STR("missed while the service was down")};
         e = store_run_insert(tx, &r);
+        if (e == PFE_WRONG_STATE) /* it was done, and stays so */
+            e = PFE_OK;
         at = sched_next(rule, at);
     }
-    return e == PFE_WRONG_STATE ? PFE_OK : e;
+    return e;
 }
 
-static bool run_one(struct app *a, struct arena *arena, struct store_schedule d)
+/*
+ * Of several missed times the latest is made up and the others are noted as skipped. In a commit of its own, before the
+ * movement: so the time in next_us is the only one that can have been moved and not noted, however long ago the crash.
+ */
+static enum pf_err catch_up(struct app *a, struct arena *arena, const struct sched_rule *rule, struct store_schedule *d,
+                            int64_t now)
 {
-    struct sched_rule rule;
-    struct problem ignored = {0};
-    int64_t now = app_now(a);
-    enum pf_err e = sched_rule_parse(d.recurrence, d.anchor_us, &rule, &ignored);
-    int64_t missed_from = d.next_us, due = d.next_us, seq = 0;
-    if (e == PFE_OK) {
-        int64_t until = d.end_us && d.end_us < now ? d.end_us : now;
-        int64_t latest = sched_latest(&rule, d.next_us, until, NULL);
-        if (latest)
-            due = latest;
-        e = move(a, arena, &d, due, &seq);
-    }
-    if (e != PFE_OK && !is_refusal(e))
-        return false;
+    int64_t until = d->end_us && d->end_us < now ? d->end_us : now;
+    int64_t latest = sched_latest(rule, d->next_us, until, NULL);
+    if (!latest)
+        return PFE_OK;
+    char key[RUN_KEY_MAX];
+    struct store_idem made;
+    enum pf_err e = store_idem_get(a->d.store, arena, STORE_PRINCIPAL_SCHEDULER, run_key(key, d), &made);
+    if (e != PFE_NOT_FOUND) /* PFE_OK: moved, and first to be noted */
+        return e;
+    struct store_tx *tx;
+    e = store_tx_begin(a->d.store, &tx);
+    if (e != PFE_OK)
+        return e;
+    e = record_skipped(tx, rule, d, latest, now);
+    d->next_us = latest;
+    d->updated_us = now;
+    if (e == PFE_OK)
+        e = store_schedule_update(tx, d);
+    if (e == PFE_OK)
+        return store_tx_commit(tx);
+    store_tx_rollback(tx);
+    return e;
+}
 
-    const char *slug = e == PFE_OK ? "" : err_info(e)->slug;
-    struct store_run r = {.schedule = d.id,
-                          .due_us = due,
-                          .outcome = e == PFE_OK ? STORE_RUN_DONE : STORE_RUN_REFUSED,
+static enum pf_err record(struct app *a, const struct sched_rule *rule, struct store_schedule *d, enum pf_err outcome,
+                          int64_t seq, int64_t now)
+{
+    const char *slug = outcome == PFE_OK ? "" : err_info(outcome)->slug;
+    struct store_run r = {.schedule = d->id,
+                          .due_us = d->next_us,
+                          .outcome = outcome == PFE_OK ? STORE_RUN_DONE : STORE_RUN_REFUSED,
                           .seq = seq,
                           .ts = now,
                           .error = str_c(slug)};
     struct store_tx *tx;
-    enum pf_err te = store_tx_begin(a->d.store, &tx);
-    if (te != PFE_OK)
+    enum pf_err e = store_tx_begin(a->d.store, &tx);
+    if (e != PFE_OK)
+        return e;
+    d->last_error = str_c(slug);
+    d->updated_us = now;
+    advance(rule, d, outcome == PFE_OK);
+    e = store_run_insert(tx, &r);
+    if (e == PFE_OK)
+        e = store_schedule_update(tx, d);
+    if (e == PFE_OK)
+        return store_tx_commit(tx);
+    store_tx_rollback(tx);
+    return e;
+}
+
+/* false: not now; try again. */
+static bool run_one(struct app *a, struct arena *arena, int64_t id)
+{
+    struct store_schedule d;
+    struct problem ignored = {0};
+    int64_t now = app_now(a), seq = 0;
+    if (store_schedule_get(a->d.store, arena, id, &d) != PFE_OK)
         return false;
-    /* as it stands now: it may have been cancelled while the movement ran, and stays so */
-    struct store_schedule cur;
-    te = store_schedule_get(a->d.store, arena, d.id, &cur);
-    if (te == PFE_OK) {
-        enum sched_status was = cur.status;
-        cur.last_error = str_c(slug);
-        advance(&rule, &cur, due, e == PFE_OK);
-        if (was == SCHED_CANCELLED)
-            cur.next_us = 0;
-        cur.updated_us = now;
-        te = record_skipped(tx, &rule, &d, missed_from, due, now);
-        if (te == PFE_OK)
-            te = store_run_insert(tx, &r);
-        if (te == PFE_OK || te == PFE_WRONG_STATE)
-            te = store_schedule_update(tx, &cur);
+    if (!d.next_us || d.next_us > now) /* cancelled since it was listed */
+        return true;
+    int64_t due = d.next_us;
+    struct sched_rule rule = {.recur = SCHED_ONCE, .anchor_us = d.anchor_us};
+    enum pf_err e = sched_rule_parse(d.recurrence, d.anchor_us, &rule, &ignored);
+    if (e == PFE_OK) {
+        if (catch_up(a, arena, &rule, &d, now) != PFE_OK)
+            return false;
+        due = d.next_us;
+        e = move(a, arena, &d, &seq);
     }
-    if (te == PFE_OK)
-        te = store_tx_commit(tx);
-    else
-        store_tx_rollback(tx);
-    if (te != PFE_OK)
+    if (e != PFE_OK && !is_refusal(e))
+        return false;
+    if (record(a, &rule, &d, e, seq, now) != PFE_OK)
         return false;
     log_msg(LOG_INFO, "schedule ran", LOG_I("schedule", d.id), LOG_I("due_us", due), LOG_I("seq", seq),
-            LOG_S("outcome", e == PFE_OK ? "done" : slug));
+            LOG_S("outcome", e == PFE_OK ? "done" : err_info(e)->slug));
     return true;
 }
 
@@ -299,13 +342,16 @@ int64_t app_schedules_run_due(struct app *a)
         unsigned n = 0;
         arena_reset(&arena);
         bool ok = store_schedule_due(a->d.store, &arena, app_now(a), DUE_BATCH, due, &n, &next) == PFE_OK;
-        for (unsigned i = 0; i < n && ok; i++)
-            ok = run_one(a, &arena, due[i]);
+        for (unsigned i = 0; i < n && ok; i++) {
+            pthread_mutex_lock(&a->schedule_lock);
+            ok = run_one(a, &arena, due[i].id);
+            pthread_mutex_unlock(&a->schedule_lock);
+        }
         if (!ok) {
             next = app_now(a) + RETRY_US;
             break;
         }
-        if (n < DUE_BATCH)
+        if (n == 0)
             break;
     }
     arena_reset(&arena);

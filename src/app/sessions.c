@@ -190,6 +190,7 @@ enum pf_err app_session_refresh(struct app *a, const struct caller *c, struct st
         e = revoke_family(a, &who, s.user, r.family, "session.reuse", err_info(PFE_BAD_CREDENTIALS)->slug);
         return problem_set(p, e == PFE_OK ? PFE_BAD_CREDENTIALS : e, invalid);
     }
+    explicit_bzero(ret_user->password_hash, sizeof ret_user->password_hash);
     return e == PFE_OK ? PFE_OK : problem_set(p, e, "%s", "");
 }
 

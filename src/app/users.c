@@ -83,6 +83,8 @@ static enum pf_err change_in(struct app *a, struct store_tx *tx, const struct ca
     enum pf_err e = store_user_get(a->d.store, id, u);
     if (e == PFE_OK && u->status != STORE_USER_ACTIVE)
         e = PFE_NOT_FOUND;
+    if (e == PFE_OK && in->set_role && in->role != u->role && c->who.role != IDENT_ADMIN)
+        e = PFE_FORBIDDEN; /* judged on the row itself: a cached role may be that of a moment ago */
     if (e == PFE_OK && in->set_role && in->role != IDENT_ADMIN)
         e = guard_last_admin(a, u);
     if (e != PFE_OK)
@@ -114,8 +116,6 @@ enum pf_err app_user_change(struct app *a, const struct caller *c, int64_t id, c
         return problem_set(p, PFE_INVALID, "%s", "");
     struct store_user u;
     enum pf_err e = app_user(a, id, true, &u);
-    if (e == PFE_OK && in->set_role && in->role != u.role && c->who.role != IDENT_ADMIN)
-        return problem_set(p, PFE_FORBIDDEN, "only an administrator can change a role");
     char hash[PASSWORD_HASH_MAX] = "";
     if (e == PFE_OK && in->password.p)
         e = password_hash(in->password, a->cfg.bcrypt_cost, hash);
@@ -131,7 +131,7 @@ enum pf_err app_user_change(struct app *a, const struct caller *c, int64_t id, c
         store_tx_rollback(tx);
     app_user_touched(a, id);
     if (e != PFE_OK)
-        return problem_set(p, e, "%s", "");
+        return problem_set(p, e, "%s", e == PFE_FORBIDDEN ? "only an administrator can change a role" : "");
     explicit_bzero(u.password_hash, sizeof u.password_hash);
     *ret = u;
     return PFE_OK;
@@ -176,7 +176,7 @@ static enum pf_err set_status(struct app *a, const struct caller *c, int64_t id,
  * accounts, or refuses because one holds money; then the user is gone. A crash in between leaves a user CLOSING, and a
  * second DELETE goes on from there.
  */
-enum pf_err app_user_delete(struct app *a, const struct caller *c, int64_t id, struct problem *p)
+static enum pf_err delete_user(struct app *a, const struct caller *c, int64_t id)
 {
     enum pf_err e = set_status(a, c, id, STORE_USER_ACTIVE, STORE_USER_CLOSING);
     if (e == PFE_NOT_FOUND) {
@@ -186,7 +186,7 @@ enum pf_err app_user_delete(struct app *a, const struct caller *c, int64_t id, s
             e = PFE_OK;
     }
     if (e != PFE_OK)
-        return problem_set(p, e, "%s", "");
+        return e;
     struct job j = {.kind = JOB_CLOSE, .actor = c->who.user, .user = id};
     e = app_submit_wait(a, &j);
     if (e == PFE_OK)
@@ -196,6 +196,15 @@ enum pf_err app_user_delete(struct app *a, const struct caller *c, int64_t id, s
         if (back != PFE_OK)
             e = back;
     }
+    return e;
+}
+
+enum pf_err app_user_delete(struct app *a, const struct caller *c, int64_t id, struct problem *p)
+{
+    /* one at a time: two of the same user must not undo each other's steps */
+    pthread_mutex_lock(&a->delete_lock);
+    enum pf_err e = delete_user(a, c, id);
+    pthread_mutex_unlock(&a->delete_lock);
     if (e == PFE_OK)
         return PFE_OK;
     return problem_set(p, e, "%s", e == PFE_HOLDS_MONEY ? "the user's accounts are not empty" : "");

@@ -12,6 +12,8 @@
 #include "codec/uuid.h"
 
 enum { GROUP_MOVEMENTS_MAX = 16384, SHRINK_OVER = 4096 };
+/* A slot's key is owner << 10 | currency: a number beyond this is nobody's, and must not wrap round to somebody's. */
+static const int64_t OWNER_MAX = INT64_MAX >> 10;
 
 struct undo {
     unsigned slot;
@@ -71,6 +73,8 @@ static enum pf_err slot_for(struct writer *w, int64_t owner, money_currency curr
 {
     uint64_t k = (uint64_t)owner << 10 | currency;
     uint64_t v;
+    if (owner < 0 || owner > OWNER_MAX)
+        return PFE_NOT_FOUND;
     if (map_u64_get(&w->slot_of, k, &v)) {
         *ret = (unsigned)v;
         return PFE_OK;
@@ -353,8 +357,11 @@ static void finish_all(struct job *list, enum pf_err failed)
     while (list) {
         struct job *j = list;
         list = j->next;
-        if (failed != PFE_OK && j->live && j->err == PFE_OK)
+        /* refusals too: they were decided on what earlier jobs of the group did, and that did not happen */
+        if (failed != PFE_OK && j->live && (j->err == PFE_OK || j->refusal)) {
             j->err = failed;
+            j->refusal = false;
+        }
         j->done(j);
     }
 }
@@ -373,10 +380,19 @@ static void rebuild(struct writer *w, struct job *j)
     cache_del(w->a->d.cache, app_key_balance(key, j->user, j->currency));
 }
 
-static enum pf_err commit(struct writer *w, struct job *list, int64_t ts)
+static int64_t first_seq(const struct job *j)
+{
+    for (size_t i = 0; i < j->n; i++)
+        if (j->m[i].err == PFE_OK)
+            return j->m[i].entry.seq;
+    return 0;
+}
+
+/* The answers to keep: of all that succeeded, whether or not they changed anything. */
+static enum pf_err render_answers(struct writer *w, struct job *list)
 {
     for (struct job *j = list; j; j = j->next) {
-        if (!j->live || j->err != PFE_OK || !j->idem.key.n || j->kind == JOB_REBUILD)
+        if (!j->live || j->err != PFE_OK || !j->idem.key.n)
             continue;
         j->render(j);
         if (!grow((void **)&w->idem, &w->cap_idem, w->n_idem + 1, sizeof *w->idem))
@@ -386,9 +402,14 @@ static enum pf_err commit(struct writer *w, struct job *list, int64_t ts)
                                  .key = j->idem.key,
                                  .status = j->idem.status,
                                  .body = j->idem.body,
-                                 .seq = j->n ? j->m[0].entry.seq : 0};
+                                 .seq = first_seq(j)};
         memcpy(i->request, j->idem.request, sizeof i->request);
     }
+    return PFE_OK;
+}
+
+static enum pf_err commit(struct writer *w, int64_t ts)
+{
     struct store_commit c = {.ts = ts,
                              .entries = w->entries,
                              .n_entries = w->n_entries,
@@ -407,7 +428,7 @@ static enum pf_err commit(struct writer *w, struct job *list, int64_t ts)
 
 static bool has_work(const struct writer *w)
 {
-    if (w->n_entries)
+    if (w->n_entries || w->n_idem)
         return true;
     for (size_t i = 0; i < w->n_keys; i++)
         if (w->slots[i].used)
@@ -415,9 +436,23 @@ static bool has_work(const struct writer *w)
     return false;
 }
 
+static void refuse_all(struct job *list)
+{
+    while (list) {
+        struct job *j = list;
+        list = j->next;
+        j->err = PFE_UNAVAILABLE;
+        j->done(j);
+    }
+}
+
 static void process(struct writer *w, struct job *list)
 {
     struct app *a = w->a;
+    if (w->dead) { /* submitted just before it died */
+        refuse_all(list);
+        return;
+    }
     w->n_keys = w->n_entries = w->n_idem = w->n_resolved = 0;
     if (w->slot_of.cap > SHRINK_OVER)
         map_u64_free(&w->slot_of);
@@ -425,29 +460,29 @@ static void process(struct writer *w, struct job *list)
         map_u64_clear(&w->slot_of);
     arena_reset(&w->arena);
     uint64_t n = 0;
+    bool live = false;
     for (struct job *j = list; j; j = j->next, n++) {
         if (j->kind == JOB_REBUILD)
             rebuild(w, j);
         else
             gather(w, j);
+        live |= j->live;
     }
     w->jobs += n;
     w->groups++;
     enum pf_err e = PFE_OK;
-    if (w->n_keys) {
+    if (live) { /* perhaps with no accounts at all: a movement that names none is to be refused too */
         int64_t first = 0, ts = app_now(a);
         e = store_group_begin(a->d.store, w->keys, w->n_keys, w->slots, &first);
         if (e == PFE_OK) {
             for (struct job *j = list; j; j = j->next)
-                if (j->live && j->kind != JOB_REBUILD)
+                if (j->live)
                     decide_job(w, j, first, ts);
-            if (has_work(w)) {
-                e = commit(w, list, ts);
-                if (e == PFE_NOMEM)
-                    store_group_abort(a->d.store);
-            } else {
+            e = render_answers(w, list);
+            if (e == PFE_OK && has_work(w))
+                e = commit(w, ts); /* ends the group whatever it returns */
+            else
                 store_group_abort(a->d.store);
-            }
         }
     }
     if (e == PFE_OK) {

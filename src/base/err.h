@@ -34,7 +34,7 @@ const struct err_info *err_info(enum pf_err e);
 /* The code for a slug, PFE_OK when there is none. */
 enum pf_err err_by_slug(const char *slug, size_t len);
 
-enum { PROBLEM_FIELDS_MAX = 16 };
+enum { PROBLEM_FIELDS_MAX = 8 };
 
 struct problem_field {
     char in[8];    /* "body", "query", "path", "header" */

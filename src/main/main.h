@@ -33,6 +33,16 @@ int run_bench(const struct conf *c, const struct options *o);
    0600). false and one line in why; the result holds at most cap bytes. */
 bool main_jwt_secret(const struct conf *c, char *out, size_t cap, size_t *ret_n, char why[256]);
 
+struct metrics;
+struct pool;
+struct cache;
+struct store;
+/* Series that ask the part when they are scraped; it must outlive the registry's last scrape. */
+void main_pool_gauges(struct metrics *m, struct pool *p);
+void main_cache_gauges(struct metrics *m, struct cache *c);
+void main_store_gauges(struct metrics *m, struct store *s);
+void main_log_gauges(struct metrics *m);
+
 const char *main_version(void);
 void main_print_version(bool json);
 

@@ -97,7 +97,11 @@ static int fail(const char *why)
 static int start(struct server *s, const struct conf *c)
 {
     char why[256] = "out of memory or threads";
-    struct sqlite_options so = {.dir = c->store_dir, .mode = SQLITE_SERVE, .flush_entries = c->flush_entries};
+    s->metrics = metrics_new();
+    if (!s->metrics)
+        return fail(why);
+    struct sqlite_options so = {
+        .dir = c->store_dir, .mode = SQLITE_SERVE, .flush_entries = c->flush_entries, .metrics = s->metrics};
     enum pf_err e = store_sqlite_open(&so, &s->store, why);
     if (e != PFE_OK) {
         fail(why);
@@ -110,13 +114,17 @@ static int start(struct server *s, const struct conf *c)
     const struct money_currency_info *currency = money_by_code(str_c(c->default_currency));
     struct cache_local_options co = {
         .max_entries = (uint64_t)c->cache_entries, .max_bytes = (uint64_t)c->cache_bytes, .clock = clock_system()};
-    s->metrics = metrics_new();
     s->cache = cache_local_new(&co);
     s->workers = pool_new("workers", (unsigned)c->worker_threads, WORK_QUEUE);
     s->hashers = pool_new("hashers", (unsigned)c->hash_threads, HASH_QUEUE);
-    if (!s->metrics || !s->cache || !s->workers || !s->hashers)
+    if (!s->cache || !s->workers || !s->hashers)
         return fail(why);
     metrics_add_process(s->metrics);
+    main_pool_gauges(s->metrics, s->workers);
+    main_pool_gauges(s->metrics, s->hashers);
+    main_cache_gauges(s->metrics, s->cache);
+    main_store_gauges(s->metrics, s->store);
+    main_log_gauges(s->metrics);
     struct app_config ac = {.dev = c->env == CONF_ENV_DEV,
                             .bcrypt_cost = (int)c->bcrypt_cost,
                             .password_min = c->env == CONF_ENV_DEV ? 3 : 8,

@@ -224,7 +224,7 @@ struct store_info {
     int64_t accounts, users;
     int64_t db_bytes, wal_bytes;
     int64_t replayed; /* entries replayed at start */
-    bool writable;    /* the last write did not fail for want of room */
+    bool writable;    /* the last write did not fail for want of room, and there is some */
     bool fatal;       /* a commit's outcome is unknown: exit */
 };
 

@@ -109,7 +109,7 @@ static void render_replay(struct api_call *c, const struct ledger_account *acc, 
     jw_kamount(&w, "stored_balance", stored, scale);
     jw_kbool(&w, "consistent", rp->intact && rp->balance == stored);
     if (rebuilt)
-        jw_kbool(&w, "rebuilt", true);
+        jw_kbool(&w, "rebuilt", rp->intact);
     jw_end_obj(&w);
 }
 

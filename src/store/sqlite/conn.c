@@ -1,6 +1,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "base/clock.h"
 #include "store/sqlite/internal.h"
 
 enum pf_err sqlite_err(sqlite3 *db, int rc)
@@ -261,8 +262,11 @@ enum pf_err sqlite_write_failed(struct sqlite_store *s, enum pf_err e)
 enum pf_err sqlite_write_commit_locked(struct sqlite_store *s)
 {
     struct sqlite_q q;
+    int64_t t0 = s->h_commit ? clock_mono(clock_system()) : 0;
     sqlite_q_begin(&q, &s->w, "COMMIT");
     enum pf_err e = sqlite_q_run(&q);
+    if (s->h_commit)
+        metric_observe(s->h_commit, clock_mono(clock_system()) - t0);
     if (e == PFE_OK) {
         atomic_store(&s->full, false);
         checkpoint(s);

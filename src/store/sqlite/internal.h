@@ -96,8 +96,9 @@ struct sqlite_store {
     uint8_t seal[SHA256_LEN];
     struct sha256 *sha;
     int64_t flush_entries;
-    int64_t epoch_seq;     /* write-behind under way up to here; 0: none */
-    int64_t epoch_started; /* head when the last one started */
+    struct metric_histogram *h_commit; /* NULL: not measured */
+    int64_t epoch_seq;                 /* write-behind under way up to here; 0: none */
+    int64_t epoch_started;             /* head when the last one started */
     atomic_llong projected_seq;
     int64_t replayed;
     int schema;

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "store/sqlite/journal.h"
@@ -247,6 +248,14 @@ static int64_t file_bytes(const char *path, const char *suffix)
     return stat(name, &st) == 0 ? (int64_t)st.st_size : 0;
 }
 
+/* Room for some commits to come: less is as good as none. */
+static bool has_room(const char *path)
+{
+    enum { ROOM_LEAST = 4 << 20 };
+    struct statvfs v;
+    return access(path, W_OK) == 0 && statvfs(path, &v) == 0 && (uint64_t)v.f_bavail * v.f_frsize >= ROOM_LEAST;
+}
+
 static enum pf_err sqlite_info(struct store *st, struct store_info *ret)
 {
     struct sqlite_store *s = sqlite_of(st);
@@ -256,7 +265,8 @@ static enum pf_err sqlite_info(struct store *st, struct store_info *ret)
                            .db_bytes = file_bytes(s->path, ""),
                            .wal_bytes = file_bytes(s->path, "-wal"),
                            .replayed = s->replayed,
-                           .writable = s->mode == SQLITE_SERVE && !atomic_load(&s->full) && !atomic_load(&s->fatal),
+                           .writable = s->mode == SQLITE_SERVE && !atomic_load(&s->full) && !atomic_load(&s->fatal) &&
+                                       has_room(s->path),
                            .fatal = atomic_load(&s->fatal)};
     enum pf_err e = sqlite_rec_user_count(sqlite_reader(s), &i.users);
     if (e)
@@ -398,6 +408,10 @@ enum pf_err store_sqlite_open(const struct sqlite_options *o, struct store **ret
     s->lock_fd = -1;
     s->checkpoint_at = SQLITE_CHECKPOINT_PAGES;
     s->flush_entries = o->flush_entries > 0 ? o->flush_entries : SQLITE_FLUSH_ENTRIES;
+    if (o->metrics)
+        s->h_commit = metric_histogram(o->metrics, "payflow_fsync_duration_seconds",
+                                       "Duration of a SQLite COMMIT: writing the log and its fsync.", "",
+                                       metric_bounds_us, metric_bounds_us_n, 1000000);
     s->w.store = s;
     sqlite_idem_init(&s->idem);
     pthread_mutex_init(&s->wlock, NULL);

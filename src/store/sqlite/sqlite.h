@@ -10,6 +10,7 @@
 #define STORE_SQLITE_H
 
 #include "port/store.h"
+#include "telemetry/metrics.h"
 
 enum sqlite_mode {
     SQLITE_SERVE,  /* locks DIR against a second process (DIR/lock), creates what is missing, migrates up */
@@ -22,6 +23,7 @@ struct sqlite_options {
     enum sqlite_mode mode;
     /* entries between write-behinds of accounts; 0: the default, 65536. Bounds the replay at start. */
     int64_t flush_entries;
+    struct metrics *metrics; /* borrowed for the store's life; NULL: none */
 };
 
 /* On failure *ret_why (256 bytes) is one line fit for an operator. PFE_WRONG_STATE: locked by another process, or a
