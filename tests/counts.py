@@ -3,6 +3,7 @@
 
     counts.py meson  BUILD/meson-logs/NAME.json    cases inside each cmocka or TAP program
     counts.py pytest RESULTS.xml                   JUnit XML
+    counts.py self-check                           counts known outputs; fails if it gets them wrong
 
 A program that ended badly without a failed case of its own (a crash, a sanitizer's report, a time-out) counts as one
 failure, so the sum never hides one. A file without a single case is an error.
@@ -62,11 +63,33 @@ def pytest(path):
     return total
 
 
+CMOCKA = "[==========] 5 test(s) run.\n[  PASSED  ] 3 test(s).\n"
+CMOCKA_BAD = CMOCKA + "[  FAILED  ] 2 test(s), listed below:\n[  FAILED  ] a\n[  FAILED  ] b\n"
+KNOWN = [
+    ({"result": "OK", "stdout": "[  PASSED  ] 17 test(s).\n"}, (17, 0, 0)),
+    ({"result": "OK", "stdout": CMOCKA, "stderr": "[  SKIPPED ] 2 test(s), listed below:\n"}, (3, 0, 2)),
+    ({"result": "FAIL", "stdout": CMOCKA_BAD}, (3, 2, 0)),
+    ({"result": "FAIL", "stdout": "[  PASSED  ] 17 test(s).\n", "stderr": "ERROR: LeakSanitizer"}, (17, 1, 0)),
+    ({"result": "TIMEOUT"}, (0, 1, 0)),
+    ({"result": "FAIL", "stdout": "1..3\nok 1 - a\nnot ok 2 - b\nok 3 - c # SKIP no\n"}, (1, 1, 1)),
+    ({"result": "OK", "stdout": "silent"}, (1, 0, 0)),
+    ({"result": "SKIP"}, (0, 0, 1)),
+]
+
+
+def self_check():
+    for run, expect in KNOWN:
+        if program(run) != expect:
+            sys.exit(f"counts.py: {run} counts as {program(run)}, not {expect}")
+
+
 def main():
+    if sys.argv[1] == "self-check":
+        return self_check()
     counts = {"meson": meson, "pytest": pytest}[sys.argv[1]](sys.argv[2])
     if sum(counts) == 0:
         sys.exit(f"{sys.argv[2]}: not a single test in it")
-    print(*counts)
+    return print(*counts)
 
 
 if __name__ == "__main__":

@@ -112,8 +112,8 @@ static bool resolves(enum ledger_kind kind)
 static size_t key_slot(struct store_key *keys, size_t *n, struct store_key want)
 {
     size_t i = 0;
-    while (i < *n && (keys[i].account != want.account || keys[i].owner != want.owner ||
-                      keys[i].currency != want.currency))
+    while (i < *n &&
+           (keys[i].account != want.account || keys[i].owner != want.owner || keys[i].currency != want.currency))
         i++;
     if (i == *n)
         keys[(*n)++] = want;

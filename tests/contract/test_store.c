@@ -93,8 +93,8 @@ static void slots(struct kit *k)
     kit_deposit(k, a, 10);
     int64_t account = kit_account(k, a);
     struct store_key keys[] = {
-        {.owner = a, .currency = KIT_USD},  {.owner = a, .currency = KIT_JPY}, {.owner = a + 7, .currency = KIT_USD},
-        {.owner = 0, .currency = KIT_JPY},  {.account = account + 100},        {.owner = a, .currency = 1},
+        {.owner = a, .currency = KIT_USD}, {.owner = a, .currency = KIT_JPY}, {.owner = a + 7, .currency = KIT_USD},
+        {.owner = 0, .currency = KIT_JPY}, {.account = account + 100},        {.owner = a, .currency = 1},
         {.owner = 0, .currency = KIT_USD},
     };
     struct store_slot s[7];
@@ -528,8 +528,7 @@ static void statistics(struct kit *k)
     int64_t now = KIT_START / minute * minute + minute / 2;
     const int64_t ago[] = {30 * 60, 23 * 60, 59, 0};
     for (int i = 0; i < 4; i++)
-        kit_post(k, (struct kit_move){
-                        .kind = LEDGER_DEPOSIT, .to = a, .amount = 10 << i, .ts = now - ago[i] * minute});
+        kit_post(k, (struct kit_move){.kind = LEDGER_DEPOSIT, .to = a, .amount = 10 << i, .ts = now - ago[i] * minute});
     kit_post(k, (struct kit_move){.kind = LEDGER_WITHDRAW, .from = a, .amount = 3, .ts = now});
     kit_post(k, (struct kit_move){.kind = LEDGER_DEPOSIT, .to = a, .amount = 8, .currency = KIT_JPY, .ts = now});
     for (int round = 0; round < 3; round++, kit_reopen(k)) {
@@ -606,7 +605,8 @@ static void rebuilding(struct kit *k)
 static void verify_counts(struct kit *k)
 {
     int64_t a = kit_user(k, "ann");
-    struct kit_move m[] = {{.kind = LEDGER_DEPOSIT, .to = a, .amount = 1}, {.kind = LEDGER_DEPOSIT, .to = a, .amount = 2}};
+    struct kit_move m[] = {{.kind = LEDGER_DEPOSIT, .to = a, .amount = 1},
+                           {.kind = LEDGER_DEPOSIT, .to = a, .amount = 2}};
     assert_int_equal(kit_group(k, m, 2, NULL, 0), PFE_OK);
     kit_post(k, (struct kit_move){.kind = LEDGER_ROLLBACK, .ref = 1});
     struct store_verify v;

@@ -339,7 +339,7 @@ def raw(port, data, timeout=5.0, shutdown=False):
                 if not chunk:
                     break
                 out += chunk
-        except (socket.timeout, ConnectionError):
+        except OSError:  # timed out, reset, or closed before we were done
             pass
     return out
 

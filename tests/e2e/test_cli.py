@@ -61,7 +61,7 @@ def test_help_of_each(command):
                                   ["migrate"], ["migrate", "sideways"], ["user"], ["user", "nothing"], ["journal"],
                                   ["config"], ["journal", "export", "--format", "xml"], ["serve", "--listen"],
                                   ["backup"], ["restore"], ["verify", "extra"], ["verify", "-o", "yaml"]],
-                         ids=lambda a: " ".join(a) or "nothing")
+                         ids=lambda a: " ".join(a) or "(none)")
 def test_usage_errors(args, tmp_path):
     r = cli(*args, env=environment(DATA_DIR=tmp_path / "d"), timeout=20)
     assert r.returncode == 2, (r.returncode, r.stdout, r.stderr)
@@ -269,6 +269,11 @@ def test_backup_and_restore(fresh, tmp_path):
     assert d["balance"] == Decimal("33.30")
 
 
+def left(directory):
+    """What a refused restore left there, beyond an empty lock file."""
+    return [p for p in directory.rglob("*") if p.stat().st_size] if directory.exists() else []
+
+
 def test_restore_refuses(fresh, stopped, tmp_path):
     copy = tmp_path / "copy.backup"
     assert cli("backup", "--data", stopped.data, copy).returncode == 0
@@ -279,13 +284,13 @@ def test_restore_refuses(fresh, stopped, tmp_path):
     whole = copy.read_bytes() if copy.is_file() else database(stopped).read_bytes()
     broken.write_bytes(whole[:len(whole) // 2])
     assert cli("restore", "--verify", "--data", tmp_path / "m", broken).returncode == 1
-    assert not (tmp_path / "m").exists() or not any((tmp_path / "m").iterdir()), "a broken copy was put in place"
+    assert not left(tmp_path / "m"), "a broken copy was put in place"
     if copy.is_file():
         edited = tmp_path / "edited"
         shutil.copy(copy, edited)
         tamper(edited, "UPDATE {j} SET amount = amount + 1 WHERE seq = 1")
         assert cli("restore", "--verify", "--data", tmp_path / "k", edited).returncode == 1
-        assert not (tmp_path / "k").exists() or not any((tmp_path / "k").iterdir())
+        assert not left(tmp_path / "k"), "a forged copy was put in place"
 
 
 def test_migrate(tmp_path, stopped):
@@ -328,7 +333,7 @@ def test_an_edited_migration_is_refused(stopped):
     db.commit()
     db.close()
     r = cli("serve", "--listen", f"127.0.0.1:{free_port()}", "--data", stopped.data, timeout=20)
-    assert r.returncode in (1, 78) and "checksum" in r.stderr.lower()
+    assert r.returncode in (1, 78) and "migration" in r.stderr.lower()
 
 
 def test_second_serve_is_refused(fresh):

@@ -192,7 +192,7 @@ def test_escapes_in_query_and_path(dev):
     assert c.get("/api/users/1%2f2").status_code in (400, 404, 422)
 
 
-@pytest.mark.parametrize("data", [
+@pytest.mark.parametrize("data", ids=lambda d: repr(d[:24]), argvalues=[
     b"\r\n\r\n\r\n", b"GET\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" * 9,
     b"GET /health HTTP/1.1\r\nHost: x\r\n: empty\r\n\r\n", b"GET /health HTTP/1.1\r\nHost: x\r\nbad name: 1\r\n\r\n",
     b"GET /health HTTP/1.1\r\n\r\n", b"\x00" * 200, b"A" * 70_000, b"GET /health\x00 HTTP/1.1\r\nHost: x\r\n\r\n",

@@ -54,7 +54,7 @@ def test_limits(rich, which, limit):
 
 
 @WHICH
-@pytest.mark.parametrize("limit", ["0", "-1", "101", "1e1", "x", "", "1.5", "99999999999999999999", "+5", " 5"])
+@pytest.mark.parametrize("limit", ["0", "-1", "101", "1e1", "x", "1.5", "99999999999999999999", "+5", " 5"])
 def test_bad_limits(rich, which, limit):
     client, path = url(rich, which, limit=limit)
     assert client.get(path).status_code in (400, 422)
@@ -140,6 +140,7 @@ def test_balances_chain(rich):
 
 def test_empty_and_exact_pages(dev):
     u = new_user(dev)
+    ok(u.api.post(f"/api/balances/initialize?user_id={u.id}"), 201)
     for which in range(4):
         d = fetch(u, which)
         assert (d["data"], d["has_more"], d["next_cursor"]) == ([], False, None)

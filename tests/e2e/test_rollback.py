@@ -33,7 +33,7 @@ def test_a_receiver_refunds(dev):
         assert ok(client.get(f"{V1}/transactions/{t['id']}"))["status"] == "rolled_back"
         assert ok(client.get(f"{V1}/transactions/{r['id']}"))["status"] == "completed"
     assert [x["type"] for x in page(u.bank.get(V1 + "/transactions/history"))["data"]] == [
-        "rollback", "transfer", "deposit"]
+        "rollback", "transfer", "credit"]
     payflow = ok(u.api.get(f"/api/transactions/{r['id']}"))
     assert payflow["reference"] in (t["id"], ok(u.api.get(f"/api/transactions/{t['id']}"))["id"])
 

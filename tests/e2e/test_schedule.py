@@ -164,7 +164,7 @@ def test_refused_for_lack_of_money(dev):
 
 def test_many_due_at_once(dev):
     u = new_user(dev)
-    due = utc(1.5)
+    due = utc(4)
     ids = [ok(schedule(u, amount="0.01", scheduled_at=due), 201)["id"] for _ in range(60)]
     eventually(lambda: all(state(u, i)["status"] == "completed" for i in ids), 15)
     assert u.balance() == Decimal("0.60")

@@ -21,6 +21,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "codec/json_in.h"
 #include "http/http.h"
 
 struct answer {
@@ -156,6 +157,55 @@ static inline void ask(uint16_t port, const char *request, struct answer *a)
 static inline void nap_ms(int ms)
 {
     nanosleep(&(struct timespec){.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000L}, NULL);
+}
+
+static inline void expect_header(const struct answer *a, const char *name, const char *value)
+{
+    char text[512];
+    bool there = header(a, name, text);
+    if (!value) {
+        if (there)
+            fail_msg("there is %s: %s", name, text);
+        return;
+    }
+    if (!there)
+        fail_msg("there is no %s in\n%s", name, a->head);
+    assert_string_equal(text, value);
+}
+
+/* The status, and for a problem the slug of its type in well-formed JSON with all members. */
+static inline void answers_bytes(uint16_t port, const void *request, size_t n, int status, const char *slug)
+{
+    struct answer a;
+    ask_bytes(port, request, n, &a);
+    if (a.status != status)
+        fail_msg("%.60s: %d, not %d", (const char *)request, a.status, status);
+    if (slug) {
+        struct arena arena;
+        struct json *j;
+        char type[80], text[512];
+        expect_header(&a, "Content-Type", "application/problem+json");
+        arena_init(&arena, NULL, 0, 1 << 20);
+        assert_int_equal(json_parse(&arena, (struct str){a.body, a.n}, &j, NULL), PFE_OK);
+        snprintf(type, sizeof type, "/problems/%s", slug);
+        if (!str_is(json_get(j, "type")->s, type))
+            fail_msg("%.60s: %s", (const char *)request, a.body);
+        snprintf(type, sizeof type, "%d", status);
+        assert_true(str_is(json_get(j, "status")->s, type));
+        assert_true(str_is(json_get(j, "code")->s, type));
+        assert_true(str_eq(json_get(j, "error")->s, json_get(j, "title")->s));
+        assert_true(json_get(j, "detail")->s.n > 0);
+        assert_int_equal(json_get(j, "instance")->s.p[0], '/');
+        assert_true(header(&a, "X-Request-Id", text));
+        assert_true(str_is(json_get(j, "request_id")->s, text));
+        arena_reset(&arena);
+    }
+    answer_free(&a);
+}
+
+static inline void answers(uint16_t port, const char *request, int status, const char *slug)
+{
+    answers_bytes(port, request, strlen(request), status, slug);
 }
 
 #define HOST "Host: x\r\n"
