@@ -20,8 +20,9 @@
 enum api_step { API_DONE, API_PENDING, API_BLOCK };
 enum api_exec { EXEC_INLINE, EXEC_POOL, EXEC_HASH };
 
-enum api_type { F_TEXT, F_INT, F_BOOL, F_AMOUNT, F_USER, F_TIME, F_CURRENCY, F_ARRAY };
+enum api_type { F_TEXT, F_INT, F_BOOL, F_AMOUNT, F_USER, F_TIME, F_CURRENCY, F_ARRAY, F_USERNAME, F_EMAIL, F_PASSWORD };
 
+/* F_USERNAME, F_EMAIL and F_PASSWORD are judged by domain/identity. */
 enum { API_FIELDS_MAX = 12 };
 
 struct api_field {

@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "codec/crypt.h"
 #include "codec/decimal.h"
+#include "domain/identity/identity.h"
 #include "domain/money/money.h"
 
 money_currency api_currency(const struct api_call *c, const struct api_value *v)
@@ -94,6 +95,15 @@ static bool decode_text(struct api_call *c, const struct api_field *f, struct st
     case F_AMOUNT:
         ret->s = s;
         return true;
+    case F_USERNAME:
+        ret->s = s;
+        return ident_username_ok(s, &c->p);
+    case F_EMAIL:
+        ret->s = s;
+        return ident_email_ok(s, &c->p);
+    case F_PASSWORD:
+        ret->s = s;
+        return ident_password_ok(s, app_password_min(c->app), &c->p);
     default:
         return wrong(c, in, name, "type", "has the wrong type");
     }
@@ -121,7 +131,10 @@ bool api_decode(struct api_call *c, const struct api_field *f, const struct json
                                            [F_USER] = "must be a user's number or UUID",
                                            [F_TIME] = "must be an RFC 3339 time such as 2026-01-31T09:00:00Z",
                                            [F_CURRENCY] = "must be an ISO 4217 currency code such as USD",
-                                           [F_ARRAY] = "must be an array"};
+                                           [F_ARRAY] = "must be an array",
+                                           [F_USERNAME] = "must be a string",
+                                           [F_EMAIL] = "must be a string",
+                                           [F_PASSWORD] = "must be a string"};
     *ret = (struct api_value){0};
     if (!v || v->type == JSON_NULL)
         return !f->required || wrong(c, in, name, "missing", "is required");

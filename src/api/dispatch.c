@@ -167,7 +167,8 @@ static enum api_step find_subject(struct api_call *c, bool *found)
 static bool within_rate(struct api_call *c)
 {
     struct app_limit l;
-    if (c->counted)
+    /* probes, metrics and documentation are not what the limit is for */
+    if (c->counted || (c->route->rule.right == RIGHT_PUBLIC && c->r->method == HTTP_GET))
         return true;
     c->counted = true;
     app_rate_check(c->app, &c->caller, &l);

@@ -10,9 +10,17 @@ static void field_schema(struct jw *w, const struct api_field *f)
 {
     static const struct {
         const char *type, *format;
-    } of[] = {[F_TEXT] = {"string", NULL},     [F_INT] = {"integer", "int64"}, [F_BOOL] = {"boolean", NULL},
-              [F_AMOUNT] = {NULL, NULL},       [F_USER] = {NULL, NULL},        [F_TIME] = {"string", "date-time"},
-              [F_CURRENCY] = {"string", NULL}, [F_ARRAY] = {"array", NULL}};
+    } of[] = {[F_TEXT] = {"string", NULL},
+              [F_INT] = {"integer", "int64"},
+              [F_BOOL] = {"boolean", NULL},
+              [F_AMOUNT] = {NULL, NULL},
+              [F_USER] = {NULL, NULL},
+              [F_TIME] = {"string", "date-time"},
+              [F_CURRENCY] = {"string", NULL},
+              [F_ARRAY] = {"array", NULL},
+              [F_USERNAME] = {"string", NULL},
+              [F_EMAIL] = {"string", "email"},
+              [F_PASSWORD] = {"string", "password"}};
     jw_obj(w);
     if (f->type == F_AMOUNT || f->type == F_USER) {
         jw_key(w, "type");
@@ -27,9 +35,9 @@ static void field_schema(struct jw *w, const struct api_field *f)
         jw_kz(w, "format", of[f->type].format);
     if (f->type == F_CURRENCY)
         jw_kz(w, "pattern", "^[A-Z]{3}$");
-    if (f->type == F_TEXT && f->max)
+    if (strcmp(of[f->type].type ? of[f->type].type : "", "string") == 0 && f->max)
         jw_kint(w, "maxLength", f->max);
-    if (f->type == F_TEXT && f->min)
+    if (strcmp(of[f->type].type ? of[f->type].type : "", "string") == 0 && f->min)
         jw_kint(w, "minLength", f->min);
     if (f->type == F_INT && f->max) {
         jw_kint(w, "minimum", f->min);

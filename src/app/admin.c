@@ -114,6 +114,16 @@ enum pf_err app_cache_invalidate(struct app *a, const struct caller *c, int64_t 
     return PFE_OK;
 }
 
+enum pf_err app_rebuild(struct app *a, const struct caller *c, int64_t user, money_currency currency, struct job *j)
+{
+    char id[CACHE_KEY_MAX];
+    *j = (struct job){.kind = JOB_REBUILD, .user = user, .currency = currency};
+    enum pf_err e = app_submit_wait(a, j);
+    app_audit(a, c, "balance.rebuild", "balance", app_key_balance(id, user, currency),
+              e == PFE_OK ? "ok" : err_info(e)->slug);
+    return e;
+}
+
 enum pf_err app_stats(struct app *a, enum store_window w, struct store_stat *out, unsigned cap, unsigned *ret_n)
 {
     return store_stats(a->d.store, w, app_now(a), out, cap, ret_n);

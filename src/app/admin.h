@@ -16,6 +16,11 @@ enum pf_err app_cache_warmup(struct app *a, const struct caller *c, int64_t user
 enum pf_err app_cache_invalidate(struct app *a, const struct caller *c, int64_t user, struct str pattern,
                                  uint64_t *ret_n) MUSTCHECK;
 
+struct job;
+/* Overwrites an account's projection with what the journal says; j: what JOB_REBUILD answers. PFE_NOT_FOUND. */
+enum pf_err app_rebuild(struct app *a, const struct caller *c, int64_t user, money_currency currency,
+                        struct job *j) MUSTCHECK;
+
 /* Counts and volumes by kind and currency. */
 enum pf_err app_stats(struct app *a, enum store_window w, struct store_stat *out, unsigned cap,
                       unsigned *ret_n) MUSTCHECK;

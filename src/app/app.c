@@ -73,6 +73,11 @@ bool app_is_dev(const struct app *a)
     return a->cfg.dev;
 }
 
+unsigned app_password_min(const struct app *a)
+{
+    return a->cfg.password_min;
+}
+
 struct store *app_store(struct app *a)
 {
     return a->d.store;

@@ -102,6 +102,13 @@ enum pf_err app_login(struct app *a, const struct caller *c, struct str username
                       bool count_all, struct store_user *ret, struct problem *p)
 {
     struct str account = username.n ? username : email;
+    struct store_user u;
+    enum pf_err e =
+        username.n ? store_user_by_name(a->d.store, username, &u) : store_user_by_email(a->d.store, email, &u);
+    if (e != PFE_OK && e != PFE_NOT_FOUND)
+        return problem_set(p, e, "%s", "");
+    if (e == PFE_OK) /* by either name it is one account, with one count */
+        account = str_c(u.username);
     char key[CACHE_KEY_MAX];
     struct str k = login_key(key, "login:", c->address, account);
     struct cache_rate r;
@@ -116,11 +123,6 @@ enum pf_err app_login(struct app *a, const struct caller *c, struct str username
         p->retry_after_s = (int)((r.reset_us + 999999) / 1000000);
         return problem_set(p, PFE_RATE_LIMITED, "too many login attempts; %d a minute are allowed", LOGIN_TRIES);
     }
-    struct store_user u;
-    enum pf_err e =
-        username.n ? store_user_by_name(a->d.store, username, &u) : store_user_by_email(a->d.store, email, &u);
-    if (e != PFE_OK && e != PFE_NOT_FOUND)
-        return problem_set(p, e, "%s", "");
     bool known = e == PFE_OK && u.status == STORE_USER_ACTIVE;
     bool right = password_check(password, known ? u.password_hash : a->dummy_hash);
     if (!known || !right) {

@@ -40,17 +40,55 @@ struct str str_trim(struct str s)
     return s;
 }
 
+/* The class that starts behind the '[' at p: does it hold c? *ret_end: behind its ']'. A '[' without one stands for
+ * itself. */
+static bool class_has(struct str pattern, size_t p, char c, size_t *ret_end)
+{
+    size_t at = p;
+    bool negated = at < pattern.n && (pattern.p[at] == '!' || pattern.p[at] == '^'), found = false;
+
+    at += negated;
+    for (size_t first = at; at < pattern.n && (pattern.p[at] != ']' || at == first); at++) {
+        if (at + 2 < pattern.n && pattern.p[at + 1] == '-' && pattern.p[at + 2] != ']') {
+            found |= pattern.p[at] <= c && c <= pattern.p[at + 2];
+            at += 2;
+        } else {
+            found |= pattern.p[at] == c;
+        }
+    }
+    if (at >= pattern.n) {
+        *ret_end = p;
+        return c == '[';
+    }
+    *ret_end = at + 1;
+    return found != negated;
+}
+
+/* Does the pattern's element at p take c? *ret_end: behind the element. */
+static bool glob_takes(struct str pattern, size_t p, char c, size_t *ret_end)
+{
+    *ret_end = p + 1;
+    switch (pattern.p[p]) {
+    case '?':
+        return true;
+    case '[':
+        return class_has(pattern, p + 1, c, ret_end);
+    default:
+        return pattern.p[p] == c;
+    }
+}
+
 bool str_glob(struct str pattern, struct str text)
 {
-    size_t p = 0, t = 0;
+    size_t p = 0, t = 0, end;
     size_t star = SIZE_MAX, star_text = 0; /* where to resume: the last star, and the text it has swallowed */
 
     while (t < text.n) {
         if (p < pattern.n && pattern.p[p] == '*') {
             star = p++;
             star_text = t;
-        } else if (p < pattern.n && (pattern.p[p] == '?' || pattern.p[p] == text.p[t])) {
-            p++;
+        } else if (p < pattern.n && glob_takes(pattern, p, text.p[t], &end)) {
+            p = end;
             t++;
         } else if (star != SIZE_MAX) {
             p = star + 1;

@@ -36,7 +36,7 @@ static inline bool str_is(struct str a, const char *z)
 bool str_eq_nocase(struct str a, struct str b);
 bool str_starts(struct str s, struct str prefix);
 struct str str_trim(struct str s);
-/* Shell-style match of * and ? (no classes); linear in text times stars. */
+/* Shell-style match of *, ? and [classes] with ranges and ! or ^; no escapes. Pattern times text at worst. */
 bool str_glob(struct str pattern, struct str text);
 /* Whole string must be decimal digits and fit; a leading '-' only in the signed form. */
 bool str_to_u64(struct str s, uint64_t *ret);

@@ -34,7 +34,7 @@ static const struct suffix byte_suffixes[] = {{"", 1},
 static bool parse_number(const char *text, const struct suffix *s, int64_t *ret)
 {
     size_t digits = strspn(text, "0123456789");
-    int64_t v;
+    int64_t v = 0;
 
     if (!str_to_i64((struct str){text, digits}, &v))
         return false;

@@ -87,6 +87,19 @@ static void help_command(const struct command *c)
            c->words, c->summary, c->words, c->operands[0] ? " " : "", c->operands, c->text);
 }
 
+/* Commands of two words, by their first one. false: there are none. */
+static bool help_group(const char *word)
+{
+    size_t n = strlen(word);
+    bool any = false;
+    for (unsigned i = 0; i < COMMANDS; i++)
+        if (strncmp(commands[i].words, word, n) == 0 && commands[i].words[n] == ' ') {
+            help_command(&commands[i]);
+            any = true;
+        }
+    return any;
+}
+
 static int usage(const char *what, const char *word)
 {
     fprintf(stderr, "payflow: %s%s%s%s\nTry: payflow --help\n", what, word[0] ? " '" : "", word, word[0] ? "'" : "");
@@ -163,21 +176,21 @@ static const struct command *find_command(const struct options *o, unsigned *ret
     return NULL;
 }
 
-int main(int argc, char **argv)
+/* settings has room for argc. */
+static int run(int argc, char **argv, const char **settings)
 {
     struct options o = {.entries = 200000, .group = 64};
-    const char **settings = calloc((size_t)argc + 1, sizeof *settings);
     size_t n_settings = 0;
-    if (!settings)
-        return EXIT_FAILED;
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--version") == 0) {
             main_print_version(i + 2 < argc && strcmp(argv[i + 1], "-o") == 0 && strcmp(argv[i + 2], "json") == 0);
             return EXIT_OK;
         }
         size_t width = conf_flag_width(argv[i]);
+        if (width > (size_t)(argc - i))
+            return usage("no value for", argv[i]);
         if (width) {
-            for (size_t k = 0; k < width && i + (int)k < argc; k++)
+            for (size_t k = 0; k < width; k++)
                 settings[n_settings++] = argv[i + (int)k];
             i += (int)width - 1;
             continue;
@@ -203,6 +216,8 @@ int main(int argc, char **argv)
     }
     unsigned used;
     const struct command *c = find_command(&o, &used);
+    if (!c && o.help && help_group(o.words[0]))
+        return EXIT_OK;
     if (!c)
         return usage("unknown command", o.words[0]);
     if (o.help) {
@@ -220,13 +235,21 @@ int main(int argc, char **argv)
     signal(SIGPIPE, SIG_IGN);
     if (conf_load(&in, &conf, why) != PFE_OK) {
         fprintf(stderr, "payflow: %s\n", why);
-        free(settings);
         return EXIT_CONF;
     }
     int code = c->run ? c->run(&conf, &o) : run_serve(&conf, &in);
     if (fflush(stdout) != 0 && code == EXIT_OK)
         code = EXIT_FAILED;
     conf_free(&conf);
+    return code;
+}
+
+int main(int argc, char **argv)
+{
+    const char **settings = calloc((size_t)argc + 1, sizeof *settings);
+    if (!settings)
+        return EXIT_FAILED;
+    int code = run(argc, argv, settings);
     free(settings);
     return code;
 }

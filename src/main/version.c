@@ -7,7 +7,13 @@
 #include <yajl/yajl_version.h>
 #include <zlib.h>
 
-#include "version.h" /* made by the build: PAYFLOW_VERSION, PAYFLOW_COMMIT */
+#include "main/version.h" /* made by the build: PAYFLOW_VERSION, PAYFLOW_COMMIT */
+
+#ifdef __clang__
+#define COMPILER "clang " __clang_version__
+#else
+#define COMPILER "gcc " __VERSION__
+#endif
 
 const char *main_version(void)
 {
@@ -21,11 +27,11 @@ void main_print_version(bool json)
         printf("{\"version\":\"%s\",\"commit\":\"%s\",\"compiler\":\"%s\",\"libraries\":{\"sqlite\":\"%s\","
                "\"libmicrohttpd\":\"%s\","
                "\"openssl\":\"%s\",\"yajl\":\"%d.%d.%d\",\"zlib\":\"%s\"}}\n",
-               PAYFLOW_VERSION, PAYFLOW_COMMIT, __VERSION__, sqlite3_libversion(), MHD_get_version(),
+               PAYFLOW_VERSION, PAYFLOW_COMMIT, COMPILER, sqlite3_libversion(), MHD_get_version(),
                OpenSSL_version(OPENSSL_VERSION_STRING), y / 10000, y / 100 % 100, y % 100, zlibVersion());
     else
         printf("payflow %s (commit %s)\ncompiler: %s\nlibraries: SQLite %s, libmicrohttpd %s, OpenSSL %s, yajl "
                "%d.%d.%d, zlib %s\n",
-               PAYFLOW_VERSION, PAYFLOW_COMMIT, __VERSION__, sqlite3_libversion(), MHD_get_version(),
+               PAYFLOW_VERSION, PAYFLOW_COMMIT, COMPILER, sqlite3_libversion(), MHD_get_version(),
                OpenSSL_version(OPENSSL_VERSION_STRING), y / 10000, y / 100 % 100, y % 100, zlibVersion());
 }

@@ -3,9 +3,9 @@
 #include "api/banking/banking.h"
 
 static const struct api_field user_new[] = {
-    {"username", F_TEXT, true, 1, 64, NULL, "1 to 64 bytes without white space."},
-    {"email", F_TEXT, true, 1, 254, NULL, "Email address."},
-    {"password", F_TEXT, true, 1, 0, NULL, "At least 8 characters (3 in dev), at most 72 bytes."},
+    {"username", F_USERNAME, true, 1, 64, NULL, "1 to 64 bytes without white space."},
+    {"email", F_EMAIL, true, 1, 254, NULL, "Email address."},
+    {"password", F_PASSWORD, true, 1, 72, NULL, "At least 8 characters (3 in dev), at most 72 bytes."},
     {"role", F_TEXT, false, 1, 8, "user|admin", "admin only while there is none, or by an admin."},
     {0},
 };
@@ -16,19 +16,19 @@ static const struct api_field login[] = {
     {0},
 };
 static const struct api_field refresh[] = {
-    {"refresh_token", F_TEXT, true, 1, 128, NULL, "The newest refresh token of the session."},
+    {"refresh_token", F_TEXT, true, 1, 0, NULL, "The newest refresh token of the session."},
     {0},
 };
 static const struct api_field logout[] = {
-    {"refresh_token", F_TEXT, false, 1, 128, NULL, "Ends this session; that of the access token if absent."},
+    {"refresh_token", F_TEXT, false, 1, 0, NULL, "Ends this session; that of the access token if absent."},
     {0},
 };
 static const struct api_field pages[] = {API_PAGE_FIELDS, {0}};
 static const struct api_field user_put[] = {
-    {"username", F_TEXT, false, 1, 64, NULL, "New username."},
-    {"email", F_TEXT, false, 1, 254, NULL, "New email address."},
+    {"username", F_USERNAME, false, 1, 64, NULL, "New username."},
+    {"email", F_EMAIL, false, 1, 254, NULL, "New email address."},
     {"role", F_TEXT, false, 1, 8, "user|admin", "New role."},
-    {"password", F_TEXT, false, 1, 0, NULL, "New password."},
+    {"password", F_PASSWORD, false, 1, 72, NULL, "New password."},
     {0},
 };
 static const struct api_field currency[] = {

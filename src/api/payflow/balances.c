@@ -124,16 +124,12 @@ enum api_step payflow_balance_replay(struct api_call *c)
     return api_ok(c, 200);
 }
 
-static void render_rebuild(struct api_call *c)
-{
-    render_replay(c, &c->job.account, &c->job.replay, c->job.stored_balance, true);
-}
-
 enum api_step payflow_balance_rebuild(struct api_call *c)
 {
-    c->job.kind = JOB_REBUILD;
-    c->job.user = c->subject;
-    c->job.currency = api_currency(c, &c->query[1]);
-    c->render = render_rebuild;
-    return api_ledger(c);
+    struct job *j = &c->job;
+    enum pf_err e = app_rebuild(c->app, &c->caller, c->subject, api_currency(c, &c->query[1]), j);
+    if (e != PFE_OK)
+        return api_fail(c, e, e == PFE_NOT_FOUND ? no_account : "");
+    render_replay(c, &j->account, &j->replay, j->stored_balance, true);
+    return api_ok(c, 200);
 }

@@ -4,9 +4,9 @@
 static const char uuid_or_number[] = "A user: number or UUID.";
 
 static const struct api_field user_new[] = {
-    {"username", F_TEXT, true, 1, 64, NULL, "1 to 64 bytes without white space."},
-    {"email", F_TEXT, true, 1, 254, NULL, "Email address."},
-    {"password", F_TEXT, true, 1, 0, NULL, "At least 8 characters (3 in dev), at most 72 bytes."},
+    {"username", F_USERNAME, true, 1, 64, NULL, "1 to 64 bytes without white space."},
+    {"email", F_EMAIL, true, 1, 254, NULL, "Email address."},
+    {"password", F_PASSWORD, true, 1, 72, NULL, "At least 8 characters (3 in dev), at most 72 bytes."},
     {"role", F_TEXT, false, 1, 8, "user|admin", "admin only while there is none, or by an admin."},
     {0},
 };
@@ -28,10 +28,10 @@ static const struct api_field user_id_required[] = {
 };
 static const struct api_field user_put[] = {
     {"id", F_USER, true, 0, 0, NULL, uuid_or_number},
-    {"username", F_TEXT, false, 1, 64, NULL, "New username."},
-    {"email", F_TEXT, false, 1, 254, NULL, "New email address."},
+    {"username", F_USERNAME, false, 1, 64, NULL, "New username."},
+    {"email", F_EMAIL, false, 1, 254, NULL, "New email address."},
     {"role", F_TEXT, false, 1, 8, "user|admin", "New role; by an admin."},
-    {"password", F_TEXT, false, 1, 0, NULL, "New password."},
+    {"password", F_PASSWORD, false, 1, 72, NULL, "New password."},
     {0},
 };
 static const struct api_field account[] = {
@@ -127,7 +127,7 @@ const struct api_route api_payflow_routes[] = {
      "getBalanceHistory", "Balances", "Entries with the balance after each", "HistoryList", 200, false},
     {HTTP_POST, "/api/balances/replay", OPEN_OWNER, "query:user_id", EXEC_POOL, false, false, 0, nothing, account, payflow_balance_replay,
      "replayBalance", "Balances", "Recompute from the journal, write nothing", "Replay", 200, false},
-    {HTTP_POST, "/api/balances/rebuild", OPEN_OWNER, "query:user_id", EXEC_INLINE, false, false, 0, nothing, account, payflow_balance_rebuild,
+    {HTTP_POST, "/api/balances/rebuild", OPEN_OWNER, "query:user_id", EXEC_POOL, false, false, 0, nothing, account, payflow_balance_rebuild,
      "rebuildBalance", "Balances", "Overwrite the projection with what the journal says", "Replay", 200, false},
 
     {HTTP_POST, "/api/transactions/deposit", OPEN_OWNER, "body:user_id", EXEC_INLINE, true, true, 0, move, NULL, payflow_deposit,

@@ -168,6 +168,13 @@ static bool offer(struct lister *t, const struct ledger_entry *e, enum pf_err *r
     return *ret_err == PFE_OK && t->fn(t->ctx, e, by);
 }
 
+/* Far enough in the future not to matter. */
+static int64_t after_lag(int64_t us, int64_t lag_us)
+{
+    int64_t r;
+    return __builtin_add_overflow(us, lag_us, &r) ? INT64_MAX : r;
+}
+
 static void lower(int64_t *start, int64_t seq)
 {
     if (seq < *start)
@@ -194,9 +201,13 @@ static int64_t chain_start(struct chain *c, const struct store_entry_query *q, s
         else if (chain_mark(c, CHAIN_SEQ, q->before_seq, &m))
             lower(&start, m.seq);
     }
-    if (q->to_us && chain_mark(c, CHAIN_TS, q->to_us + l->lag_us, &m))
+    if (q->to_us && chain_mark(c, CHAIN_TS, after_lag(q->to_us, l->lag_us), &m))
         lower(&start, m.seq);
-    if (q->offset && plain(q, a) && q->offset < a->moves && chain_mark(c, CHAIN_MOVES, a->moves - q->offset, &m)) {
+    if (q->offset && plain(q, a)) {
+        if (q->offset >= a->moves)
+            return 0;
+        if (!chain_mark(c, CHAIN_MOVES, a->moves - q->offset, &m))
+            return start;
         lower(&start, m.seq);
         l->skipped = a->moves - m.moves;
     }
@@ -254,7 +265,7 @@ static enum pf_err list_journal(struct sqlite_store *s, struct lister *t, const 
     enum pf_err e = PFE_OK;
     book_listing_init(&t->l, q, &s->book);
     if (q->to_us) {
-        e = journal_start(t->conn, start - 1, q->to_us + t->l.lag_us, &at);
+        e = journal_start(t->conn, start - 1, after_lag(q->to_us, t->l.lag_us), &at);
         lower(&start, at);
     }
     if (q->before_seq)
