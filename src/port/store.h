@@ -221,7 +221,7 @@ struct store_info {
     int schema;            /* newest migration applied */
     int64_t head_seq;      /* newest committed entry */
     int64_t projected_seq; /* the stored account rows reflect at least this */
-    int64_t accounts, users;
+    int64_t accounts;
     int64_t db_bytes, wal_bytes;
     int64_t replayed; /* entries replayed at start */
     bool writable;    /* the last write did not fail for want of room, and there is some */

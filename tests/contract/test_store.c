@@ -81,7 +81,6 @@ static void movements(struct kit *k)
     assert_int_equal(store_info(k->s, &i), PFE_OK);
     assert_int_equal(i.head_seq, 4);
     assert_int_equal(i.accounts, 5);
-    assert_int_equal(i.users, 2);
     assert_true(i.writable);
     assert_false(i.fatal);
     kit_verify(k);

@@ -387,9 +387,6 @@ static void hostile_strings_round_trip(void **state)
         assert_true(str_eq(answer.key, s));
         assert_true(str_eq(answer.body, s));
     }
-    struct store_info info;
-    assert_ok(store_info(box.store, &info));
-    assert_int_equal(info.users, COUNT(hostile));
 }
 
 static void long_strings_and_binary_answers_round_trip(void **state)

@@ -215,26 +215,6 @@ static void admins_are_counted_while_active(void **state)
     assert_int_equal(n, 0);
 }
 
-static void info_counts_users(void **state)
-{
-    (void)state;
-    struct store_info info;
-    struct store_user a = add_user("anna", "anna@example.org");
-    add_user("bob", "bob@example.org");
-    assert_ok(store_info(box.store, &info));
-    assert_int_equal(info.users, 2);
-    a.status = STORE_USER_DELETED;
-    assert_ok(IN_TX(store_user_update(tx, &a)));
-    assert_ok(store_info(box.store, &info));
-    assert_int_equal(info.users, 1);
-    struct store_user c = sample_user("carl", "carl@example.org");
-    struct store_tx *tx = tx_begin();
-    assert_ok(store_user_insert(tx, &c));
-    store_tx_rollback(tx);
-    assert_ok(store_info(box.store, &info));
-    assert_int_equal(info.users, 1);
-}
-
 static struct store_apikey add_key(int64_t user, uint8_t tag)
 {
     struct store_apikey k = {.user = user, .prefix = "pf_abcdef", .created_us = 10};
@@ -398,7 +378,6 @@ int main(void)
         CASE(deleting_frees_name_and_email),
         CASE(users_are_listed_newest_first),
         CASE(admins_are_counted_while_active),
-        CASE(info_counts_users),
         CASE(api_keys_live_until_revoked),
         CASE(a_key_hash_is_taken_once),
         CASE(sessions_are_revoked_one_or_all),

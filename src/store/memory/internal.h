@@ -76,8 +76,6 @@ struct memory_records *memory_rec_new(void);    /* NULL: out of memory */
 void memory_rec_free(struct memory_records *r); /* NULL is allowed */
 /* Does the user exist, and is it active (neither being deleted nor deleted)? Takes lock for reading. */
 bool memory_rec_owner_ok(struct memory_store *s, int64_t user);
-/* Users that are not deleted. Takes lock for reading. */
-int64_t memory_rec_user_count(struct memory_store *s);
 
 enum pf_err memory_rec_tx_begin(struct store *s, struct store_tx **ret);
 enum pf_err memory_rec_tx_commit(struct store_tx *tx);

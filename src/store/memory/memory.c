@@ -27,7 +27,7 @@ static void memory_close(struct store *st)
 static enum pf_err memory_info(struct store *st, struct store_info *ret)
 {
     struct memory_store *s = memory_of(st);
-    struct store_info i = {.engine = "memory", .writable = true, .users = memory_rec_user_count(s)};
+    struct store_info i = {.engine = "memory", .writable = true};
     pthread_rwlock_rdlock(&s->book.lock);
     i.head_seq = i.projected_seq = s->book.head_seq;
     i.accounts = (int64_t)s->book.n;

@@ -144,13 +144,3 @@ bool memory_rec_owner_ok(struct memory_store *s, int64_t user)
     memory_rec_read_end(&s->base);
     return ok;
 }
-
-int64_t memory_rec_user_count(struct memory_store *s)
-{
-    const struct rec_rows *rows = memory_rec_read(&s->base, REC_USER);
-    int64_t n = 0;
-    for (size_t i = 0; i < rows->n; i++)
-        n += user_at(rows, i)->status != STORE_USER_DELETED;
-    memory_rec_read_end(&s->base);
-    return n;
-}

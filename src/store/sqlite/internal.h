@@ -172,8 +172,6 @@ enum pf_err sqlite_idem_insert(struct sqlite_store *s, const struct store_idem *
 
 /* Does the user exist, and is it active (neither being deleted nor deleted)? */
 enum pf_err sqlite_rec_owner_ok(struct sqlite_conn *c, int64_t user, bool *ret) MUSTCHECK;
-/* Users that are not deleted. */
-enum pf_err sqlite_rec_user_count(struct sqlite_conn *c, int64_t *ret) MUSTCHECK;
 
 enum pf_err sqlite_rec_tx_begin(struct store *s, struct store_tx **ret);
 enum pf_err sqlite_rec_tx_commit(struct store_tx *tx);

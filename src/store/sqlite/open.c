@@ -268,9 +268,6 @@ static enum pf_err sqlite_info(struct store *st, struct store_info *ret)
                            .writable = s->mode == SQLITE_SERVE && !atomic_load(&s->full) && !atomic_load(&s->fatal) &&
                                        has_room(s->path),
                            .fatal = atomic_load(&s->fatal)};
-    enum pf_err e = sqlite_rec_user_count(sqlite_reader(s), &i.users);
-    if (e)
-        return e;
     pthread_rwlock_rdlock(&s->book.lock);
     i.head_seq = s->book.head_seq;
     i.accounts = (int64_t)s->book.n;

@@ -205,16 +205,3 @@ enum pf_err sqlite_rec_owner_ok(struct sqlite_conn *c, int64_t user, bool *ret)
         *ret = ok;
     return e;
 }
-
-enum pf_err sqlite_rec_user_count(struct sqlite_conn *c, int64_t *ret)
-{
-    struct sqlite_q q;
-    int64_t n = 0;
-    sqlite_q_begin(&q, c, "SELECT count(*) FROM user WHERE status <> 2");
-    if (sqlite_q_next(&q))
-        n = sqlite_col_i64(&q, 0);
-    enum pf_err e = sqlite_q_end(&q);
-    if (e == PFE_OK)
-        *ret = n;
-    return e;
-}

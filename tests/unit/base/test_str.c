@@ -57,7 +57,18 @@ static void globs(void **state)
     assert_true(str_glob(STR("*:1:*:USD"), STR("balance:1:1:USD")));
     assert_false(str_glob(STR("*:1:*:USD"), STR("balance:1:USDX")));
     assert_true(str_glob(STR("**a**"), STR("bab")));
-    assert_true(str_glob(STR("[a]"), STR("[a]")));
+    assert_true(str_glob(STR("user:[2]"), STR("user:2")));
+    assert_false(str_glob(STR("user:[2]"), STR("user:3")));
+    assert_true(str_glob(STR("*[0-9a]"), STR("x7")));
+    assert_false(str_glob(STR("*[0-9a]"), STR("xb")));
+    assert_true(str_glob(STR("[!a-c]x"), STR("dx")));
+    assert_false(str_glob(STR("[^a-c]x"), STR("bx")));
+    assert_true(str_glob(STR("[]]"), STR("]")));
+    assert_true(str_glob(STR("[a-]"), STR("-")));
+    assert_true(str_glob(STR("[ab"), STR("[ab"))); /* no class without its end */
+    assert_true(str_glob(STR("["), STR("[")));
+    assert_false(str_glob(STR("[a]"), STR("")));
+    assert_false(str_glob(STR("[a]"), STR("[a]")));
 }
 
 /* A backtracker that tries every star at every place would not come back from this. */
