@@ -229,6 +229,8 @@ static void resumed(struct http_req *r)
             problem_set(&c->p, c->job.err, "%s", "");
         if (c->p.code == PFE_OK && !c->idem.replayed && r->out.n == 0)
             c->render(c);
+        if (c->p.code == PFE_OK && r->out.failed) /* done, but there is no memory to say so: not a 503 */
+            api_fail(c, PFE_INTERNAL, "the request was carried out; its answer could not be written");
     }
     send_answer(c);
 }
@@ -291,7 +293,7 @@ static void ledger_render(struct job *j)
 {
     struct api_call *c = j->ctx;
     c->render(c);
-    j->idem.status = c->status;
+    j->idem.status = c->r->out.failed ? 0 : c->status;
     j->idem.body = buf_as_str(&c->r->out);
 }
 

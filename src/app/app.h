@@ -125,7 +125,7 @@ struct app_idem {
     int64_t principal;
     struct str key; /* .n == 0: the request has none, and all of this does nothing */
     uint8_t request[32];
-    int status;      /* filled in by render, or from the store on a replay */
+    int status;      /* filled in by render (0: it had no memory), or from the store on a replay */
     struct str body; /* borrowed until the commit; on a replay in the arena of the lookup */
     bool replayed;
     bool reserved;

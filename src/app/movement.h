@@ -44,7 +44,7 @@ struct job {
     struct app_idem idem;    /* reserved by the caller; ended by the caller after done */
     struct arena *arena;     /* for a replayed answer */
     /* Called on the writer thread before the commit, only when idem.key is set and something is to be committed: fills
-       idem.status and idem.body. */
+       idem.status and idem.body; status 0: no memory for it, and the group does not happen. */
     void (*render)(struct job *j);
     /* Called on the writer thread; the job is the caller's again. Must be quick. */
     void (*done)(struct job *j);

@@ -395,6 +395,8 @@ static enum pf_err render_answers(struct writer *w, struct job *list)
         if (!j->live || j->err != PFE_OK || !j->idem.key.n)
             continue;
         j->render(j);
+        if (j->idem.status == 0) /* half an answer must not be kept */
+            return PFE_NOMEM;
         if (!grow((void **)&w->idem, &w->cap_idem, w->n_idem + 1, sizeof *w->idem))
             return PFE_NOMEM;
         struct store_idem *i = &w->idem[w->n_idem++];

@@ -41,7 +41,7 @@ static void render_created(void *ctx, const struct store_schedule *d, struct app
 {
     struct api_call *c = ctx;
     write_schedule(c, d);
-    idem->status = 201;
+    idem->status = c->r->out.failed ? 0 : 201;
     idem->body = buf_as_str(&c->r->out);
 }
 

@@ -6,7 +6,7 @@ static void render_user(void *ctx, const struct store_user *u, struct app_idem *
     struct api_call *c = ctx;
     struct jw w = api_out(c);
     dto_user(&w, u, c->route->banking);
-    idem->status = 201;
+    idem->status = c->r->out.failed ? 0 : 201;
     idem->body = buf_as_str(&c->r->out);
 }
 

@@ -141,8 +141,8 @@ static inline struct fix *fix_new(const struct engine *engine)
     pthread_cond_init(&f->moved, NULL);
     arena_init(&f->arena, NULL, 0, 256 << 20);
     assert_true(engine_open(engine, &f->box));
-    f->cache = cache_local_new(
-        &(struct cache_local_options){.max_entries = 10000, .max_bytes = 16 << 20, .clock = &f->clock});
+    f->cache =
+        cache_local_new(&(struct cache_local_options){.max_entries = 10000, .max_bytes = 16 << 20, .clock = &f->clock});
     f->metrics = metrics_new();
     assert_non_null(f->cache);
     assert_non_null(f->metrics);
@@ -201,12 +201,12 @@ static inline int fix_end(void **state)
 
 #define ON_MEMORY(t)                                                                                                   \
     {                                                                                                                  \
-        #t, t, fix_memory, fix_end, NULL                                                                               \
+#t, t, fix_memory, fix_end, NULL                                                                               \
     }
 #define ON_BOTH(t)                                                                                                     \
     ON_MEMORY(t),                                                                                                      \
     {                                                                                                                  \
-        #t " (sqlite)", t, fix_sqlite, fix_end, NULL                                                                   \
+#t " (sqlite)", t, fix_sqlite, fix_end, NULL                                                                   \
     }
 
 /* ---- users ---- */
@@ -234,8 +234,7 @@ static inline int64_t fix_user(struct fix *f, const char *name)
 
 static inline struct caller fix_caller(int64_t user, enum ident_role role)
 {
-    return (struct caller){
-        .who = {.user = user, .role = role}, .address = STR("192.0.2.1"), .request_id = STR("test")};
+    return (struct caller){.who = {.user = user, .role = role}, .address = STR("192.0.2.1"), .request_id = STR("test")};
 }
 
 /* How many audit rows of that action there are. */

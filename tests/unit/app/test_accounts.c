@@ -17,8 +17,7 @@ static void a_balance_is_cached_until_it_changes(void **state)
     fix_post(f, fix_withdrawal(ann, 2));
     OK(app_balance(f->app, ann, USD, &acc));
     assert_int_equal(acc.balance, 3);
-    int64_t h = fix_post(
-        f, (struct movement){.kind = LEDGER_HOLD, .from_user = ann, .amount = 3, .currency = USD});
+    int64_t h = fix_post(f, (struct movement){.kind = LEDGER_HOLD, .from_user = ann, .amount = 3, .currency = USD});
     OK(app_balance(f->app, ann, USD, &acc));
     assert_int_equal(acc.held, 3);
     fix_post(f, fix_resolve(LEDGER_RELEASE, h));
@@ -62,7 +61,7 @@ static void a_transaction_is_shown_to_its_parties(void **state)
     assert_int_equal(app_transaction(f->app, &e, &f->arena, seq, true, &t), PFE_NOT_FOUND);
     assert_int_equal(app_transaction(f->app, &none, &f->arena, seq, true, &t), PFE_NOT_FOUND);
     assert_int_equal(app_transaction(f->app, &none, &f->arena, 1, true, &t), PFE_NOT_FOUND); /* a side is external */
-    OK(app_transaction(f->app, &a, &f->arena, seq, false, &t)); /* from the cache now */
+    OK(app_transaction(f->app, &a, &f->arena, seq, false, &t));                              /* from the cache now */
     assert_true(str_eq(t.e.description, STR("rent")));
     assert_int_equal(t.debit_owner, ann);
     assert_int_equal(t.credit_owner, bob);
@@ -168,6 +167,21 @@ static void the_books_are_shown_to_balance(void **state)
     assert_int_equal(n, 0);
 }
 
+static void a_rebuild_is_audited(void **state)
+{
+    struct fix *f = *state;
+    int64_t ann = fix_user(f, "ann");
+    struct caller c = fix_caller(0, IDENT_ADMIN);
+    struct job j;
+    fix_post(f, fix_deposit_of(ann, 100));
+    OK(app_rebuild(f->app, &c, ann, USD, &j));
+    assert_int_equal(j.account.balance, 100);
+    assert_int_equal(j.replay.events, 1);
+    assert_int_equal(app_rebuild(f->app, &c, ann, EUR, &j), PFE_NOT_FOUND);
+    assert_int_equal(fix_audits(f, "balance.rebuild"), 2);
+    assert_int_equal(fix_balance(f, ann), 100);
+}
+
 static enum pf_err ill_info(struct store *s, struct store_info *ret)
 {
     enum pf_err e = fix_current->real->info(s, ret);
@@ -250,9 +264,13 @@ static void the_journal_is_read_in_order(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        ON_BOTH(a_balance_is_cached_until_it_changes), ON_BOTH(a_balance_as_it_stood),
-        ON_BOTH(a_transaction_is_shown_to_its_parties), ON_MEMORY(the_cache_is_warmed_and_dropped),
-        ON_BOTH(the_books_are_shown_to_balance),       ON_MEMORY(health_says_how_it_is),
+        ON_BOTH(a_balance_is_cached_until_it_changes),
+        ON_BOTH(a_balance_as_it_stood),
+        ON_BOTH(a_transaction_is_shown_to_its_parties),
+        ON_MEMORY(the_cache_is_warmed_and_dropped),
+        ON_BOTH(the_books_are_shown_to_balance),
+        ON_BOTH(a_rebuild_is_audited),
+        ON_MEMORY(health_says_how_it_is),
         ON_MEMORY(the_journal_is_read_in_order),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

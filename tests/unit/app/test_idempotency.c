@@ -157,13 +157,35 @@ static void a_failed_commit_keeps_no_key(void **state)
     assert_int_equal(fix_balance(f, ann), 10);
 }
 
+static void render_nothing(struct job *j)
+{
+    j->idem.status = 0;
+}
+
+/* An answer that could not be written is not kept in part, and its movement does not happen. */
+static void no_memory_for_the_answer_is_no_movement(void **state)
+{
+    struct fix *f = *state;
+    int64_t ann = fix_user(f, "ann");
+    struct movement m = fix_deposit_of(ann, 10), n = m;
+    struct job first = MOVE(&m), second = MOVE(&n);
+    first.idem = key_of(1, "k", "x");
+    first.render = render_nothing;
+    first.arena = &f->arena;
+    assert_int_equal(app_submit_wait(f->app, &first), PFE_NOMEM);
+    assert_int_equal(atomic_load(&f->aborts), 1);
+    OK(ask(f, &second, "k", "x"));
+    assert_false(second.idem.replayed);
+    assert_int_equal(fix_balance(f, ann), 10);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         ON_BOTH(the_first_answer_comes_again),     ON_MEMORY(a_refusal_is_not_kept),
         ON_BOTH(a_success_without_effect_is_kept), ON_MEMORY(the_row_names_the_first_entry),
         ON_MEMORY(a_key_in_use_is_in_flight),      ON_MEMORY(without_a_key_nothing_is_kept),
-        ON_BOTH(a_failed_commit_keeps_no_key),
+        ON_BOTH(a_failed_commit_keeps_no_key),     ON_BOTH(no_memory_for_the_answer_is_no_movement),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

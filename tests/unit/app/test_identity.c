@@ -1,6 +1,8 @@
 /* Registration, logins, sessions, and the life of a user. */
 #include "fixture.h"
 
+#include <time.h>
+
 static struct app_registration registration(const char *name, const char *email, enum ident_role role)
 {
     return (struct app_registration){str_c(name), str_c(email), STR("correct horse"), role};
@@ -83,7 +85,7 @@ static void the_sixth_login_waits(void **state)
     struct problem p;
     fix_user_as(f, "ann", IDENT_USER, "correct horse");
     for (int i = 0; i < 5; i++)
-        OK(login(f, "192.0.2.1", i % 2 ? "ann" : "ANN", "correct horse", true, &p));
+        OK(login(f, "192.0.2.1", i % 2 ? "ann@example.com" : "ANN", "correct horse", true, &p)); /* one account */
     assert_int_equal(login(f, "192.0.2.1", "ann", "correct horse", true, &p), PFE_RATE_LIMITED);
     assert_in_range(p.retry_after_s, 1, 60);
     OK(login(f, "192.0.2.2", "ann", "correct horse", true, &p));
@@ -111,6 +113,34 @@ static void only_failures_count_where_the_surface_says_so(void **state)
     fix_advance(f, 60 * SECOND);
     OK(login(f, "192.0.2.1", "ann", "correct horse", false, &p));
     assert_int_equal(fix_audits(f, "login.refused"), 12);
+}
+
+static int64_t cpu_us(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (int64_t)t.tv_sec * SECOND + t.tv_nsec / 1000;
+}
+
+static void an_unknown_name_takes_as_long(void **state)
+{
+    struct fix *f = *state;
+    struct problem p;
+    int64_t took[2] = {INT64_MAX, INT64_MAX};
+    fix_stop(f);
+    f->cfg.bcrypt_cost = 9;
+    fix_start(f);
+    struct store_user u;
+    OK(enrol(f, fix_caller(0, IDENT_USER), "ann", "ann@example.com", IDENT_USER, &u));
+    for (int i = 0; i < 6; i++) { /* the least of three each */
+        char address[16];
+        snprintf(address, sizeof address, "192.0.2.%d", i);
+        int64_t t = cpu_us();
+        assert_int_equal(login(f, address, i % 2 ? "ann" : "nobody", "wrong", true, &p), PFE_BAD_CREDENTIALS);
+        t = cpu_us() - t;
+        took[i % 2] = t < took[i % 2] ? t : took[i % 2];
+    }
+    assert_true(took[0] > took[1] / 2 && took[0] < took[1] * 2);
 }
 
 /* ---- sessions ---- */
@@ -356,6 +386,7 @@ int main(void)
         ON_BOTH(registration_knows_the_first_administrator),
         ON_BOTH(a_registration_is_made_once_by_its_key),
         ON_MEMORY(the_sixth_login_waits),
+        ON_MEMORY(an_unknown_name_takes_as_long),
         ON_MEMORY(only_failures_count_where_the_surface_says_so),
         ON_BOTH(a_refresh_token_is_used_once),
         ON_MEMORY(logging_out_ends_one_session),

@@ -107,8 +107,8 @@ static void daily_monthly_and_cron_go_on(void **state)
     int64_t daily = created(f, ann, (struct store_schedule){.anchor_us = NOON, .recurrence = STR("daily")});
     int64_t monthly = created(
         f, bob, (struct store_schedule){.anchor_us = NOON + 30 * DAY, .recurrence = STR("monthly"), .max_runs = 2});
-    int64_t cron = created(f, cat, (struct store_schedule){.anchor_us = NOON, .recurrence = STR("30 6 * * 1"),
-                                                           .end_us = NOON + 20 * DAY});
+    int64_t cron = created(
+        f, cat, (struct store_schedule){.anchor_us = NOON, .recurrence = STR("30 6 * * 1"), .end_us = NOON + 20 * DAY});
     assert_int_equal(run_at(f, NOON), NOON + DAY);
     for (int64_t at = NOON + DAY; at <= NOON + 89 * DAY; at += DAY)
         run_at(f, at);
@@ -153,8 +153,9 @@ static void a_refusal_is_noted_and_five_in_a_row_are_the_end(void **state)
 {
     struct fix *f = *state;
     int64_t ann = fix_user(f, "ann"), bob = fix_user(f, "bob");
-    int64_t id = created(f, ann, (struct store_schedule){.anchor_us = NOON, .recurrence = STR("daily"),
-                                                         .kind = LEDGER_TRANSFER, .to_user = bob});
+    int64_t id = created(f, ann,
+                         (struct store_schedule){
+                             .anchor_us = NOON, .recurrence = STR("daily"), .kind = LEDGER_TRANSFER, .to_user = bob});
     int64_t once = created(f, ann, (struct store_schedule){.anchor_us = NOON, .kind = LEDGER_WITHDRAW});
     struct store_run r[64];
     for (int i = 0; i < 4; i++)
@@ -192,10 +193,8 @@ static int64_t move_without_note(struct fix *f, int64_t id, int64_t due, int64_t
     char key[64];
     struct movement m = fix_deposit_of(to, 100);
     int n = snprintf(key, sizeof key, "schedule:%lld:%lld", (long long)id, (long long)due);
-    struct store_idem row = {.principal = STORE_PRINCIPAL_SCHEDULER,
-                             .key = {key, (size_t)n},
-                             .status = 201,
-                             .body = STR("{}")};
+    struct store_idem row = {
+        .principal = STORE_PRINCIPAL_SCHEDULER, .key = {key, (size_t)n}, .status = 201, .body = STR("{}")};
     sha256_of(row.key, row.request);
     OK(fix_move(f, &m));
     row.seq = m.entry.seq;
@@ -228,8 +227,8 @@ static void a_run_made_before_a_long_crash_counts(void **state)
     struct fix *f = *state;
     int64_t ann = fix_user(f, "ann");
     int64_t id = created(f, ann, (struct store_schedule){.anchor_us = NOON, .recurrence = STR("daily")});
-    int64_t last = created(
-        f, ann, (struct store_schedule){.anchor_us = NOON, .recurrence = STR("daily"), .max_runs = 1});
+    int64_t last =
+        created(f, ann, (struct store_schedule){.anchor_us = NOON, .recurrence = STR("daily"), .max_runs = 1});
     fix_advance(f, NOON - FIX_START);
     int64_t seq = move_without_note(f, id, NOON, ann);
     move_without_note(f, last, NOON, ann);

@@ -67,9 +67,9 @@ static void a_huge_number_is_nobody(void **state)
     const int64_t beyond = INT64_C(1) << 54;
     int64_t ann = fix_user(f, "ann"), bob = fix_user(f, "bob");
     fix_post(f, fix_deposit_of(ann, 1000));
-    struct movement m[] = {fix_transfer(ann, beyond + bob, 10), fix_transfer(ann, bob, 20),
-                           fix_transfer(ann, beyond, 30),       fix_deposit_of(INT64_MAX, 1),
-                           fix_deposit_of(-1, 1),               fix_deposit_of(INT64_MAX >> 10, 1)};
+    struct movement m[] = {
+        fix_transfer(ann, beyond + bob, 10), fix_transfer(ann, bob, 20), fix_transfer(ann, beyond, 30),
+        fix_deposit_of(INT64_MAX, 1),        fix_deposit_of(-1, 1),      fix_deposit_of(INT64_MAX >> 10, 1)};
     enum pf_err want[] = {PFE_NOT_FOUND, PFE_OK, PFE_NOT_FOUND, PFE_NOT_FOUND, PFE_NOT_FOUND, PFE_NOT_FOUND};
     struct job j[6];
     for (unsigned i = 0; i < 6; i++)
@@ -112,12 +112,13 @@ static void an_atomic_batch_leaves_no_trace(void **state)
     int64_t first = fix_post(f, fix_deposit_of(ann, 100));
     fix_post(f, fix_deposit_of(bob, 5));
     /* ann's account twice, cat's made on the way, an entry resolved; the last item is refused */
-    struct movement batch[] = {fix_transfer(ann, bob, 60), fix_transfer(bob, ann, 65),   fix_transfer(ann, cat, 1),
-                               fix_transfer(cat, bob, 1),  fix_resolve(LEDGER_ROLLBACK, first), fix_transfer(bob, cat, 500)};
+    struct movement batch[] = {fix_transfer(ann, bob, 60),          fix_transfer(bob, ann, 65),
+                               fix_transfer(ann, cat, 1),           fix_transfer(cat, bob, 1),
+                               fix_resolve(LEDGER_ROLLBACK, first), fix_transfer(bob, cat, 500)};
     struct movement all = fix_transfer(ann, bob, 100), back = fix_resolve(LEDGER_ROLLBACK, first);
     struct movement poor = fix_withdrawal(cat, 1), refill = fix_transfer(bob, ann, 100);
-    struct job j[] = {{.kind = JOB_MOVE, .m = batch, .n = 6, .atomic = true},
-                      MOVE(&all), MOVE(&poor), MOVE(&refill), MOVE(&back)};
+    struct job j[] = {
+        {.kind = JOB_MOVE, .m = batch, .n = 6, .atomic = true}, MOVE(&all), MOVE(&poor), MOVE(&refill), MOVE(&back)};
     fix_group(f, j, 5);
     assert_int_equal(j[0].err, PFE_INSUFFICIENT_FUNDS);
     assert_true(j[0].refusal);
