@@ -50,8 +50,8 @@ enum pf_err app_session_refresh(struct app *a, const struct caller *c, struct st
 /* The session of the caller's token, or that of a refresh token of the caller's (refresh.n > 0). */
 enum pf_err app_session_end(struct app *a, const struct caller *c, struct str refresh, struct problem *p) MUSTCHECK;
 
-/* Users that are not deleted. From the cache when it is there; may_block false gives PFE_BUSY on a miss. The password hash is
- * left empty. */
+/* Users that are not deleted. From the cache when it is there; may_block false gives PFE_BUSY on a miss. The password
+ * hash is left empty. */
 enum pf_err app_user(struct app *a, int64_t id, bool may_block, struct store_user *ret) MUSTCHECK;
 /* The UUID of any user that ever was, deleted ones too. As app_user otherwise. */
 enum pf_err app_user_uuid(struct app *a, int64_t id, bool may_block, uint8_t ret[16]) MUSTCHECK;
