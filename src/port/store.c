@@ -147,6 +147,12 @@ enum pf_err store_apikey_by_hash(struct store *s, const uint8_t hash[32], struct
     return s->ops->apikey_by_hash(s, hash, ret);
 }
 
+enum pf_err store_apikey_list(struct store *s, int64_t user, int64_t before_id, unsigned limit,
+                              struct store_apikey *out, unsigned *ret_n)
+{
+    return s->ops->apikey_list(s, user, before_id, limit, out, ret_n);
+}
+
 enum pf_err store_session_get(struct store *s, const uint8_t family[16], struct store_session *ret)
 {
     return s->ops->session_get(s, family, ret);

@@ -266,6 +266,8 @@ struct store_ops {
                              unsigned *ret_n);
     enum pf_err (*admin_count)(struct store *s, int64_t *ret);
     enum pf_err (*apikey_by_hash)(struct store *s, const uint8_t hash[32], struct store_apikey *ret);
+    enum pf_err (*apikey_list)(struct store *s, int64_t user, int64_t before_id, unsigned limit,
+                               struct store_apikey *out, unsigned *ret_n);
     enum pf_err (*session_get)(struct store *s, const uint8_t family[16], struct store_session *ret);
     enum pf_err (*refresh_get)(struct store *s, const uint8_t hash[32], struct store_refresh *ret);
     enum pf_err (*schedule_get)(struct store *s, struct arena *a, int64_t id, struct store_schedule *ret);
@@ -366,6 +368,9 @@ enum pf_err store_user_list(struct store *s, int64_t before_id, int64_t offset, 
                             unsigned *ret_n) MUSTCHECK;
 enum pf_err store_admin_count(struct store *s, int64_t *ret) MUSTCHECK; /* active admins */
 enum pf_err store_apikey_by_hash(struct store *s, const uint8_t hash[32], struct store_apikey *ret) MUSTCHECK;
+/* The user's keys that are not revoked, newest first; before_id 0: from the newest. Hashes are left zero. */
+enum pf_err store_apikey_list(struct store *s, int64_t user, int64_t before_id, unsigned limit,
+                              struct store_apikey *out, unsigned *ret_n) MUSTCHECK;
 enum pf_err store_session_get(struct store *s, const uint8_t family[16], struct store_session *ret) MUSTCHECK;
 enum pf_err store_refresh_get(struct store *s, const uint8_t hash[32], struct store_refresh *ret) MUSTCHECK;
 enum pf_err store_schedule_get(struct store *s, struct arena *a, int64_t id, struct store_schedule *ret) MUSTCHECK;

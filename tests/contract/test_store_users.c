@@ -236,6 +236,31 @@ static void assert_key(const struct store_apikey *want)
     assert_int_equal(k.revoked_us, want->revoked_us);
 }
 
+static void api_keys_are_listed_newest_first(void **state)
+{
+    (void)state;
+    struct store_apikey a = add_key(7, 1), b = add_key(7, 2), c = add_key(7, 3), out[4];
+    add_key(8, 4);
+    unsigned n = 99;
+    assert_ok(IN_TX(store_apikey_touch(tx, c.id, 20)));
+    assert_ok(IN_TX(store_apikey_revoke(tx, 7, b.id, 30, NULL)));
+    assert_ok(store_apikey_list(box.store, 7, 0, 4, out, &n));
+    assert_int_equal(n, 2);
+    assert_int_equal(out[0].id, c.id);
+    assert_int_equal(out[0].last_used_us, 20);
+    assert_string_equal(out[0].prefix, c.prefix);
+    assert_int_equal(out[0].created_us, c.created_us);
+    assert_int_equal(out[1].id, a.id);
+    assert_ok(store_apikey_list(box.store, 7, 0, 1, out, &n));
+    assert_int_equal(n, 1);
+    assert_int_equal(out[0].id, c.id);
+    assert_ok(store_apikey_list(box.store, 7, c.id, 4, out, &n));
+    assert_int_equal(n, 1);
+    assert_int_equal(out[0].id, a.id);
+    assert_ok(store_apikey_list(box.store, 9, 0, 4, out, &n));
+    assert_int_equal(n, 0);
+}
+
 static void api_keys_live_until_revoked(void **state)
 {
     (void)state;
@@ -378,6 +403,7 @@ int main(void)
         CASE(deleting_frees_name_and_email),
         CASE(users_are_listed_newest_first),
         CASE(admins_are_counted_while_active),
+        CASE(api_keys_are_listed_newest_first),
         CASE(api_keys_live_until_revoked),
         CASE(a_key_hash_is_taken_once),
         CASE(sessions_are_revoked_one_or_all),

@@ -102,6 +102,8 @@ enum pf_err memory_rec_user_list(struct store *s, int64_t before_id, int64_t off
                                  struct store_user *out, unsigned *ret_n);
 enum pf_err memory_rec_admin_count(struct store *s, int64_t *ret);
 enum pf_err memory_rec_apikey_by_hash(struct store *s, const uint8_t hash[32], struct store_apikey *ret);
+enum pf_err memory_rec_apikey_list(struct store *s, int64_t user, int64_t before_id, unsigned limit,
+                                   struct store_apikey *out, unsigned *ret_n);
 enum pf_err memory_rec_session_get(struct store *s, const uint8_t family[16], struct store_session *ret);
 enum pf_err memory_rec_refresh_get(struct store *s, const uint8_t hash[32], struct store_refresh *ret);
 enum pf_err memory_rec_schedule_get(struct store *s, struct arena *a, int64_t id, struct store_schedule *ret);

@@ -228,6 +228,7 @@ static const struct store_ops memory_ops = {
     .user_list = memory_rec_user_list,
     .admin_count = memory_rec_admin_count,
     .apikey_by_hash = memory_rec_apikey_by_hash,
+    .apikey_list = memory_rec_apikey_list,
     .session_get = memory_rec_session_get,
     .refresh_get = memory_rec_refresh_get,
     .schedule_get = memory_rec_schedule_get,

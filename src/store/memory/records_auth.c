@@ -71,6 +71,23 @@ enum pf_err memory_rec_apikey_by_hash(struct store *s, const uint8_t hash[32], s
     return k ? PFE_OK : PFE_NOT_FOUND;
 }
 
+enum pf_err memory_rec_apikey_list(struct store *s, int64_t user, int64_t before_id, unsigned limit,
+                                   struct store_apikey *out, unsigned *ret_n)
+{
+    const struct rec_rows *rows = memory_rec_read(s, REC_APIKEY);
+    unsigned n = 0;
+    for (size_t i = rows->n; i > 0 && n < limit; i--) {
+        const struct store_apikey *k = rows->v[i - 1];
+        if (k->user != user || k->revoked_us || (before_id && k->id >= before_id))
+            continue;
+        out[n] = *k;
+        memset(out[n++].hash, 0, sizeof k->hash);
+    }
+    memory_rec_read_end(s);
+    *ret_n = n;
+    return PFE_OK;
+}
+
 /* ---- sessions ---- */
 
 static const struct store_session *find_session(const struct rec_rows *rows, const uint8_t family[16])

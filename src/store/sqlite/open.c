@@ -351,6 +351,7 @@ static const struct store_ops sqlite_ops = {
     .user_list = sqlite_rec_user_list,
     .admin_count = sqlite_rec_admin_count,
     .apikey_by_hash = sqlite_rec_apikey_by_hash,
+    .apikey_list = sqlite_rec_apikey_list,
     .session_get = sqlite_rec_session_get,
     .refresh_get = sqlite_rec_refresh_get,
     .schedule_get = sqlite_rec_schedule_get,

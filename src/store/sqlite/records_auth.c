@@ -70,6 +70,31 @@ enum pf_err sqlite_rec_apikey_by_hash(struct store *s, const uint8_t hash[32], s
     return e;
 }
 
+enum pf_err sqlite_rec_apikey_list(struct store *s, int64_t user, int64_t before_id, unsigned limit,
+                                   struct store_apikey *out, unsigned *ret_n)
+{
+    struct sqlite_q q;
+    unsigned n = 0;
+    sqlite_q_begin(&q, sqlite_reader(sqlite_of(s)),
+                   "SELECT id, prefix, created_us, last_used_us FROM api_key"
+                   " WHERE user = ?1 AND revoked_us = 0 AND (?2 = 0 OR id < ?2) ORDER BY id DESC LIMIT ?3");
+    sqlite_q_i64(&q, user);
+    sqlite_q_i64(&q, before_id);
+    sqlite_q_i64(&q, limit);
+    while (n < limit && sqlite_q_next(&q)) {
+        struct store_apikey k = {.id = sqlite_col_i64(&q, 0),
+                                 .user = user,
+                                 .created_us = sqlite_col_i64(&q, 2),
+                                 .last_used_us = sqlite_col_i64(&q, 3)};
+        str_copy(k.prefix, sizeof k.prefix, sqlite_col_str(&q, 1));
+        out[n++] = k;
+    }
+    enum pf_err e = sqlite_q_end(&q);
+    if (e == PFE_OK)
+        *ret_n = n;
+    return e;
+}
+
 /* ---- sessions ---- */
 
 enum pf_err sqlite_rec_session_insert(struct store_tx *tx, const struct store_session *f)
