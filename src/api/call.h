@@ -18,7 +18,10 @@
 #include "codec/json_out.h"
 
 enum api_step { API_DONE, API_PENDING, API_BLOCK };
+/* Where a route starts: on the I/O thread (and again on a worker if it would block there), on a worker, on a hasher. */
 enum api_exec { EXEC_INLINE, EXEC_POOL, EXEC_HASH };
+/* Does it honour Idempotency-Key, and who looks the key up: the dispatcher, or the ledger writer in its group? */
+enum api_idem { NO_KEY, KEY_IN_APP, KEY_IN_LEDGER };
 
 enum api_type { F_TEXT, F_INT, F_BOOL, F_AMOUNT, F_USER, F_TIME, F_CURRENCY, F_ARRAY, F_USERNAME, F_EMAIL, F_PASSWORD };
 
@@ -54,8 +57,7 @@ struct api_route {
        For RIGHT_OWNER the dispatcher has checked the caller against it before `run`. */
     const char *subject;
     enum api_exec exec;
-    bool idempotent;     /* honours Idempotency-Key */
-    bool idem_in_writer; /* the use case looks the key up itself (the ledger writer, in its group) */
+    enum api_idem idem;
     size_t body_max;
     const struct api_field *body, *query;
     enum api_step (*run)(struct api_call *c);

@@ -73,7 +73,7 @@ static void send_answer(struct api_call *c)
 static bool read_key(struct api_call *c)
 {
     struct str v = http_header(c->r, "Idempotency-Key");
-    if (!v.p || !c->route->idempotent)
+    if (!v.p || c->route->idem == NO_KEY)
         return true;
     v = str_trim(v);
     if (v.n >= 2 && v.p[0] == '"' && v.p[v.n - 1] == '"')
@@ -119,7 +119,7 @@ static bool begin_idempotent(struct api_call *c)
         api_fail(c, e, "");
         return false;
     }
-    if (c->idem.key.n && !c->route->idem_in_writer) {
+    if (c->idem.key.n && c->route->idem == KEY_IN_APP) {
         e = app_idem_lookup(c->app, &c->r->arena, &c->idem);
         if (e != PFE_OK)
             api_fail(c, e, "");
@@ -210,7 +210,7 @@ static enum api_step run_call(struct api_call *c)
         return step;
     if (!within_rate(c))
         return API_DONE;
-    if (c->route->idempotent && !begin_idempotent(c))
+    if (c->route->idem != NO_KEY && !begin_idempotent(c))
         return API_DONE;
     step = c->route->run(c);
     if (step == API_BLOCK) /* it will begin again on a worker */
@@ -367,6 +367,11 @@ struct api *api_new(const struct api_config *c)
     size_t at = add_rows(a, api_payflow_routes, api_payflow_routes_n, 0, false);
     at = add_rows(a, api_banking_routes, api_banking_routes_n, at, true);
     a->n_http = add_rows(a, api_platform_routes, api_platform_routes_n, at, false);
+    for (size_t i = 0; i < a->n_rows; i++) {
+        const struct app_rule *rule = &a->rows[i]->rule;
+        if (rule->right == RIGHT_NONE || (rule->right == RIGHT_OWNER && !a->rows[i]->subject))
+            goto fail; /* nobody said who may: nothing is served */
+    }
     a->rate_limited = metric_counter(c->metrics, "payflow_rate_limited_total", "Requests refused by RATE_LIMIT.", "");
 
     struct buf doc;

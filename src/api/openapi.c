@@ -89,7 +89,7 @@ static void parameters(struct jw *w, const struct api_route *r)
     }
     for (unsigned i = 0; r->query && r->query[i].name; i++)
         parameter(w, "query", &r->query[i]);
-    if (r->idempotent)
+    if (r->idem != NO_KEY)
         parameter(w, "header",
                   &(struct api_field){"Idempotency-Key", F_TEXT, false, 1, 255, NULL,
                                       "Makes a repetition answer as the first time, without a second effect."});

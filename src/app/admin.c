@@ -140,7 +140,7 @@ enum pf_err app_journal_page(struct app *a, int64_t after_seq, unsigned limit, s
     return store_journal_scan(a->d.store, after_seq, limit, fn, ctx);
 }
 
-enum pf_err app_reconcile(struct app *a, struct app_reconciliation *ret)
+enum pf_err app_reconcile(struct app *a, const struct caller *c, struct app_reconciliation *ret)
 {
     bool idle = false;
     if (!atomic_compare_exchange_strong(&a->reconciling, &idle, true))
@@ -149,6 +149,7 @@ enum pf_err app_reconcile(struct app *a, struct app_reconciliation *ret)
     if (e == PFE_OK)
         e = store_verify(a->d.store, &ret->verify);
     atomic_store(&a->reconciling, false);
+    app_audit(a, c, "admin.reconciliation", "journal", STR_NONE, e == PFE_OK ? "ok" : err_info(e)->slug);
     return e;
 }
 

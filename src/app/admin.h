@@ -35,7 +35,7 @@ struct app_reconciliation {
     struct store_verify verify;
 };
 /* Verifies everything: takes time in proportion to the journal; one at a time (PFE_BUSY). */
-enum pf_err app_reconcile(struct app *a, struct app_reconciliation *ret) MUSTCHECK;
+enum pf_err app_reconcile(struct app *a, const struct caller *c, struct app_reconciliation *ret) MUSTCHECK;
 
 enum app_health_state { HEALTH_UP, HEALTH_DEGRADED, HEALTH_DOWN };
 const char *app_health_name(enum app_health_state s);

@@ -101,3 +101,12 @@ enum pf_err app_idem_lookup(struct app *a, struct arena *arena, struct app_idem 
     i->replayed = true;
     return PFE_OK;
 }
+
+enum pf_err app_idem_store(struct store_tx *tx, const struct app_idem *i)
+{
+    if (i->status == 0)
+        return PFE_NOMEM;
+    struct store_idem row = {.principal = i->principal, .key = i->key, .status = i->status, .body = i->body};
+    memcpy(row.request, i->request, sizeof row.request);
+    return store_idem_put(tx, &row);
+}

@@ -7,7 +7,7 @@
 
 #include "app/app.h"
 
-enum { APP_APIKEY_LEN = 3 + 43, APP_TOKEN_MAX = 1024, APP_REFRESH_MAX = 128 };
+enum { APP_APIKEY_LEN = 3 + 43, APP_TOKEN_MAX = 1024 };
 enum { APP_ACCESS_TTL_S = 15 * 60, APP_REFRESH_TTL_S = 7 * 24 * 3600 };
 
 struct app_registration {
@@ -35,11 +35,15 @@ enum pf_err app_apikey_issue(struct app *a, const struct caller *c, int64_t user
 /* Replaces the key that was sent (with a token: adds one). */
 enum pf_err app_apikey_replace(struct app *a, const struct caller *c, char ret[APP_APIKEY_LEN + 1],
                                struct problem *p) MUSTCHECK;
+/* Live keys, newest first; hashes are left zero. */
+enum pf_err app_apikeys(struct app *a, int64_t user, int64_t before_id, unsigned limit, struct store_apikey *out,
+                        unsigned *ret_n) MUSTCHECK;
+/* PFE_NOT_FOUND: the user has no such live key. */
 enum pf_err app_apikey_revoke(struct app *a, const struct caller *c, int64_t user, int64_t id) MUSTCHECK;
 
 struct app_tokens {
     char access[APP_TOKEN_MAX];
-    char refresh[APP_REFRESH_MAX];
+    char refresh[APP_TOKEN_MAX];
     int64_t expires_in_s;
 };
 enum pf_err app_session_start(struct app *a, const struct caller *c, const struct store_user *u,

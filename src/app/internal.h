@@ -17,6 +17,10 @@ struct auth_slot {
     int64_t until_us; /* monotonic; 0: empty */
 };
 
+/* iss and aud of every token */
+#define APP_TOKEN_ISSUER STR("payflow")
+#define APP_TOKEN_AUDIENCE STR("payflow")
+
 struct inflight;
 struct writer;
 
@@ -67,6 +71,10 @@ enum {
 struct app_tx;
 /* Fills in the owners of an entry's accounts. */
 enum pf_err app_tx_owners(struct app *a, struct app_tx *t);
+
+/* Stores the answer that a render has put into i, in the transaction of its effect. PFE_NOMEM if it had no memory for
+ * it. */
+enum pf_err app_idem_store(struct store_tx *tx, const struct app_idem *i) MUSTCHECK;
 
 struct inflight *inflight_new(void);
 void inflight_free(struct inflight *f);

@@ -24,12 +24,7 @@ static enum pf_err insert_user(struct app *a, struct store_tx *tx, const struct 
         e = app_audit_add_id(a, tx, c, "user.create", "user", u->id, "ok");
     if (e == PFE_OK && idem->key.n) {
         render(ctx, u, idem);
-        if (idem->status == 0)
-            return PFE_NOMEM;
-        struct store_idem row = {
-            .principal = idem->principal, .key = idem->key, .status = idem->status, .body = idem->body};
-        memcpy(row.request, idem->request, sizeof row.request);
-        e = store_idem_put(tx, &row);
+        e = app_idem_store(tx, idem);
     }
     return e;
 }

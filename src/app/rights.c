@@ -5,9 +5,6 @@
 #include "codec/jwt.h"
 #include "codec/uuid.h"
 
-#define TOKEN_ISSUER STR("payflow")
-#define TOKEN_AUDIENCE STR("payflow")
-
 static uint32_t generation(struct app *a, int64_t user)
 {
     return atomic_load_explicit(&a->auth_generation[(uint64_t)user % AUTH_GENERATIONS], memory_order_acquire);
@@ -138,7 +135,7 @@ static enum app_auth by_token(struct app *a, struct str text, bool may_block, st
     struct arena arena;
     arena_init(&arena, block, sizeof block, sizeof block);
     struct jwt_claims c;
-    enum jwt_err je = jwt_verify(&arena, a->cfg.jwt_secret, text, TOKEN_ISSUER, TOKEN_AUDIENCE, STR("access"),
+    enum jwt_err je = jwt_verify(&arena, a->cfg.jwt_secret, text, APP_TOKEN_ISSUER, APP_TOKEN_AUDIENCE, STR("access"),
                                  app_now(a) / 1000000, &c);
     uint8_t key[32] = {0};
     size_t n = 0;

@@ -19,12 +19,7 @@ static enum pf_err insert(struct app *a, struct store_tx *tx, const struct calle
         e = app_audit_add_id(a, tx, c, "schedule.create", "schedule", d->id, "ok");
     if (e == PFE_OK && idem->key.n) {
         render(ctx, d, idem);
-        if (idem->status == 0)
-            return PFE_NOMEM;
-        struct store_idem row = {
-            .principal = idem->principal, .key = idem->key, .status = idem->status, .body = idem->body};
-        memcpy(row.request, idem->request, sizeof row.request);
-        e = store_idem_put(tx, &row);
+        e = app_idem_store(tx, idem);
     }
     return e;
 }

@@ -83,36 +83,59 @@ enum pf_err app_apikey_revoke(struct app *a, const struct caller *c, int64_t use
     return e;
 }
 
+enum pf_err app_apikeys(struct app *a, int64_t user, int64_t before_id, unsigned limit, struct store_apikey *out,
+                        unsigned *ret_n)
+{
+    return store_apikey_list(a->d.store, user, before_id, limit, out, ret_n);
+}
+
 /* ---- sessions ---- */
 
-/*
- * A refresh token is an opaque 256-bit secret, "rt_" and base62, kept as its SHA-256. Sent as a JWT it would add
- * nothing: the store must be asked anyway, for it is used once.
- */
+/* A token of the session. jti: its family, '-', and 128 random bits. */
+static bool sign(const struct app *a, const uint8_t family[16], const struct store_user *u, const char *typ,
+                 int64_t now_s, int64_t ttl_s, char out[APP_TOKEN_MAX])
+{
+    char jti[32 + 1 + 32 + 1];
+    uint8_t random[16];
+    rand_bytes(random, sizeof random);
+    hex_encode(family, 16, jti);
+    jti[32] = '-';
+    hex_encode(random, sizeof random, jti + 33);
+    struct jwt_claims c = {.sub = u->id,
+                           .role = str_c(ident_role_name(u->role)),
+                           .iss = APP_TOKEN_ISSUER,
+                           .aud = APP_TOKEN_AUDIENCE,
+                           .jti = str_c(jti),
+                           .typ = str_c(typ),
+                           .iat = now_s,
+                           .exp = now_s + ttl_s};
+    return jwt_sign(a->cfg.jwt_secret, &c, out) > 0;
+}
+
 static enum pf_err issue(struct app *a, struct store_tx *tx, const uint8_t family[16], const struct store_user *u,
                          int64_t now, struct app_tokens *ret)
 {
-    memcpy(ret->refresh, "rt_", 3);
-    base62_random32(ret->refresh + 3);
+    ret->expires_in_s = APP_ACCESS_TTL_S;
+    if (!sign(a, family, u, "access", now / 1000000, APP_ACCESS_TTL_S, ret->access) ||
+        !sign(a, family, u, "refresh", now / 1000000, APP_REFRESH_TTL_S, ret->refresh))
+        return PFE_INTERNAL;
     struct store_refresh r = {.created_us = now, .expires_us = now + APP_REFRESH_TTL_S * 1000000LL};
     sha256_of(str_c(ret->refresh), r.hash);
     memcpy(r.family, family, 16);
-    enum pf_err e = store_refresh_insert(tx, &r);
-    if (e != PFE_OK)
-        return e;
-    char jti[64];
-    hex_encode(family, 16, jti);
-    snprintf(jti + 32, sizeof jti - 32, "-%016llx", (unsigned long long)rand_u64());
-    struct jwt_claims c = {.sub = u->id,
-                           .role = str_c(ident_role_name(u->role)),
-                           .iss = STR("payflow"),
-                           .aud = STR("payflow"),
-                           .jti = str_c(jti),
-                           .typ = STR("access"),
-                           .iat = now / 1000000,
-                           .exp = now / 1000000 + APP_ACCESS_TTL_S};
-    ret->expires_in_s = APP_ACCESS_TTL_S;
-    return jwt_sign(a->cfg.jwt_secret, &c, ret->access) ? PFE_OK : PFE_INTERNAL;
+    return store_refresh_insert(tx, &r);
+}
+
+/* Is it a refresh token of ours, by its signature and claims? Whether it was used, the store knows. */
+static bool is_refresh(struct app *a, struct str token)
+{
+    char block[8192];
+    struct arena arena;
+    struct jwt_claims c;
+    arena_init(&arena, block, sizeof block, sizeof block);
+    enum jwt_err e = jwt_verify(&arena, a->cfg.jwt_secret, token, APP_TOKEN_ISSUER, APP_TOKEN_AUDIENCE, STR("refresh"),
+                                app_now(a) / 1000000, &c);
+    arena_reset(&arena);
+    return e == JWT_OK;
 }
 
 enum pf_err app_session_start(struct app *a, const struct caller *c, const struct store_user *u, struct app_tokens *ret)
@@ -169,6 +192,8 @@ enum pf_err app_session_refresh(struct app *a, const struct caller *c, struct st
     uint8_t hash[32];
     struct store_refresh r;
     struct store_session s;
+    if (!is_refresh(a, refresh))
+        return problem_set(p, PFE_BAD_CREDENTIALS, invalid);
     sha256_of(refresh, hash);
     enum pf_err e = store_refresh_get(a->d.store, hash, &r);
     if (e == PFE_OK)

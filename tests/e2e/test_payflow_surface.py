@@ -433,3 +433,20 @@ def test_dates_and_numbers_are_exact_on_the_wire(dev):
     r = u.api.get(f"/api/balances?user_id={u.id}")
     assert '"balance":7.10' in r.text.replace(" ", "")
     assert money(r)["balance"].as_tuple().exponent == -2
+
+
+def test_api_keys_are_listed_and_revoked_one_by_one(dev):
+    u, other = new_user(dev), new_user(dev)
+    assert u.key and other.key  # made on first use
+    second = ok(dev.anon.post("/api/login", json={"username": u.username, "password": u.password}))["api_key"]
+    keys = ok(u.api.get(f"/api/users/{u.id}/api-keys"))["data"]
+    assert [second.startswith(keys[0]["prefix"]), u.key.startswith(keys[1]["prefix"])] == [True, True]
+    assert second not in str(keys) and u.key not in str(keys)
+    problem(other.api.get(f"/api/users/{u.id}/api-keys"), 403)
+    problem(other.api.delete(f"/api/users/{u.id}/api-keys/{keys[0]['id']}"), 403)
+    problem(other.api.delete(f"/api/users/{other.id}/api-keys/{keys[0]['id']}"), 404)
+    ok(u.api.delete(f"/api/users/{u.id}/api-keys/{keys[0]['id']}"))
+    problem(dev.client(key=second).get(f"/api/users/{u.id}"), 401)
+    ok(u.api.get(f"/api/users/{u.id}"))
+    problem(u.api.delete(f"/api/users/{u.id}/api-keys/{keys[0]['id']}"), 404)
+    assert len(ok(u.api.get(f"/api/users/{u.id}/api-keys"))["data"]) == 1

@@ -119,12 +119,16 @@ def scene(server, op):
     elif "scheduled-transactions/{" in op.path:
         body = {"type": "credit", "amount": 1, "scheduled_at": LATER}
         c.id = ok(c.owner.bank.post("/api/v1/scheduled-transactions", json=body), 201)["id"]
+    elif "api-keys/{" in op.path:  # one to spare
+        ok(server.anon.post("/api/login", json={"username": c.owner.username, "password": c.owner.password}))
+        c.key_id = ok(c.owner.api.get(f"/api/users/{c.owner.id}/api-keys"))["data"][0]["id"]
     return c
 
 
 def call(server, op, role, path=None):
     c = scene(server, op)
-    target = re.sub(r"\{[^}]+\}", str(c.id), path or op.path)
+    target = (path or op.path).replace("{key_id}", str(getattr(c, "key_id", "")))
+    target = re.sub(r"\{[^}]+\}", str(c.id), target)
     query = QUERY.get(op.path)
     if query and op.key not in {("POST", "/api/users"), ("PUT", "/api/users")}:
         target += "?" + query.format(c=c)

@@ -109,7 +109,7 @@ enum api_step banking_journal(struct api_call *c)
 enum api_step banking_reconciliation(struct api_call *c)
 {
     struct app_reconciliation *r = arena_zalloc(&c->r->arena, sizeof *r);
-    enum pf_err e = r ? app_reconcile(c->app, r) : PFE_NOMEM;
+    enum pf_err e = r ? app_reconcile(c->app, &c->caller, r) : PFE_NOMEM;
     if (e != PFE_OK)
         return api_fail(c, e, e == PFE_BUSY ? "a reconciliation is running" : "");
     bool balanced = true;

@@ -2,19 +2,6 @@
  */
 #include "api/banking/banking.h"
 
-static const struct api_field user_new[] = {
-    {"username", F_USERNAME, true, 1, 64, NULL, "1 to 64 bytes without white space."},
-    {"email", F_EMAIL, true, 1, 254, NULL, "Email address."},
-    {"password", F_PASSWORD, true, 1, 72, NULL, "At least 8 characters (3 in dev), at most 72 bytes."},
-    {"role", F_TEXT, false, 1, 8, "user|admin", "admin only while there is none, or by an admin."},
-    {0},
-};
-static const struct api_field login[] = {
-    {"username", F_TEXT, false, 1, 254, NULL, "Username, or give email."},
-    {"email", F_TEXT, false, 1, 254, NULL, "Email address, or give username."},
-    {"password", F_TEXT, true, 1, 0, NULL, "Password."},
-    {0},
-};
 static const struct api_field refresh[] = {
     {"refresh_token", F_TEXT, true, 1, 0, NULL, "The newest refresh token of the session."},
     {0},
@@ -24,13 +11,6 @@ static const struct api_field logout[] = {
     {0},
 };
 static const struct api_field pages[] = {API_PAGE_FIELDS, {0}};
-static const struct api_field user_put[] = {
-    {"username", F_USERNAME, false, 1, 64, NULL, "New username."},
-    {"email", F_EMAIL, false, 1, 254, NULL, "New email address."},
-    {"role", F_TEXT, false, 1, 8, "user|admin", "New role."},
-    {"password", F_PASSWORD, false, 1, 72, NULL, "New password."},
-    {0},
-};
 static const struct api_field currency[] = {
     {"currency", F_CURRENCY, false, 0, 0, NULL, "ISO 4217 code; the default currency if absent."},
     {0},
@@ -47,16 +27,10 @@ static const struct api_field at_time[] = {
     {"currency", F_CURRENCY, false, 0, 0, NULL, "ISO 4217 code; the default currency if absent."},
     {0},
 };
-#define MOVE_FIELDS                                                                                                    \
-    {"amount", F_AMOUNT, true, 0, 0, NULL, "More than 0, at most the currency's decimals."},                           \
-        {"currency", F_CURRENCY, false, 0, 0, NULL, "ISO 4217 code; the default currency if absent."},                 \
-    {                                                                                                                  \
-        "description", F_TEXT, false, 0, LEDGER_DESCRIPTION_MAX, NULL, "Free text, at most 500 bytes."                 \
-    }
-static const struct api_field move[] = {MOVE_FIELDS, {0}};
+static const struct api_field move[] = {API_MOVE_FIELDS, {0}};
 static const struct api_field transfer[] = {
     {"to_user_id", F_USER, true, 0, 0, NULL, "Who is paid: UUID or number."},
-    MOVE_FIELDS,
+    API_MOVE_FIELDS,
     {0},
 };
 static const struct api_field rollback[] = {
@@ -114,64 +88,64 @@ static const struct api_field freeze[] = {
 
 /* clang-format off */
 const struct api_route api_banking_routes[] = {
-    {HTTP_POST, "/api/v1/auth/register", {RIGHT_PUBLIC, false}, NULL, EXEC_HASH, true, false, 0, user_new, NULL, api_register,
+    {HTTP_POST, "/api/v1/auth/register", {RIGHT_PUBLIC, false}, NULL, EXEC_HASH, KEY_IN_APP, 0, api_user_new, NULL, api_register,
      "register", "Auth", "Register a user", "BankingUser", 201, true},
-    {HTTP_POST, "/api/v1/auth/login", {RIGHT_PUBLIC, false}, NULL, EXEC_HASH, false, false, 0, login, NULL, banking_login,
+    {HTTP_POST, "/api/v1/auth/login", {RIGHT_PUBLIC, false}, NULL, EXEC_HASH, NO_KEY, 0, api_login, NULL, banking_login,
      "authLogin", "Auth", "Log in: an access token and a refresh token", "Tokens", 200, true},
-    {HTTP_POST, "/api/v1/auth/refresh", {RIGHT_PUBLIC, false}, NULL, EXEC_POOL, false, false, 0, refresh, NULL, banking_refresh,
+    {HTTP_POST, "/api/v1/auth/refresh", {RIGHT_PUBLIC, false}, NULL, EXEC_POOL, NO_KEY, 0, refresh, NULL, banking_refresh,
      "authRefresh", "Auth", "Use a refresh token, once", "Tokens", 200, true},
-    {HTTP_POST, "/api/v1/auth/logout", USER, NULL, EXEC_POOL, false, false, 0, logout, NULL, banking_logout,
+    {HTTP_POST, "/api/v1/auth/logout", USER, NULL, EXEC_POOL, NO_KEY, 0, logout, NULL, banking_logout,
      "authLogout", "Auth", "End a session", "Message", 200, true},
 
-    {HTTP_GET, "/api/v1/users", ADMIN, NULL, EXEC_POOL, false, false, 0, NULL, pages, banking_users,
+    {HTTP_GET, "/api/v1/users", ADMIN, NULL, EXEC_POOL, NO_KEY, 0, NULL, pages, banking_users,
      "listUsers", "Users", "All users", "BankingUserList", 200, true},
-    {HTTP_GET, "/api/v1/users/{id}", ADMIN, "path:id", EXEC_INLINE, false, false, 0, NULL, NULL, api_user_get,
+    {HTTP_GET, "/api/v1/users/{id}", ADMIN, "path:id", EXEC_INLINE, NO_KEY, 0, NULL, NULL, api_user_get,
      "bankingGetUser", "Users", "One user", "BankingUser", 200, true},
-    {HTTP_PUT, "/api/v1/users/{id}", ADMIN, "path:id", EXEC_HASH, false, false, 0, user_put, NULL, api_user_put_path,
+    {HTTP_PUT, "/api/v1/users/{id}", ADMIN, "path:id", EXEC_HASH, NO_KEY, 0, api_user_put, NULL, api_user_put_path,
      "bankingUpdateUser", "Users", "Change a user", "BankingUser", 200, true},
-    {HTTP_DELETE, "/api/v1/users/{id}", ADMIN, "path:id", EXEC_POOL, false, false, 0, NULL, NULL, api_user_delete,
+    {HTTP_DELETE, "/api/v1/users/{id}", ADMIN, "path:id", EXEC_POOL, NO_KEY, 0, NULL, NULL, api_user_delete,
      "bankingDeleteUser", "Users", "Delete a user whose accounts are empty", "Deleted", 200, true},
 
-    {HTTP_GET, "/api/v1/balances/current", USER, NULL, EXEC_INLINE, false, false, 0, NULL, currency, banking_balance_current,
+    {HTTP_GET, "/api/v1/balances/current", USER, NULL, EXEC_INLINE, NO_KEY, 0, NULL, currency, banking_balance_current,
      "currentBalance", "Balances", "The caller's balance", "CurrentBalance", 200, true},
-    {HTTP_GET, "/api/v1/balances/historical", USER, NULL, EXEC_POOL, false, false, 0, NULL, historical, banking_balance_historical,
+    {HTTP_GET, "/api/v1/balances/historical", USER, NULL, EXEC_POOL, NO_KEY, 0, NULL, historical, banking_balance_historical,
      "historicalBalances", "Balances", "Entries with the balance after each", "HistoryList", 200, true},
-    {HTTP_GET, "/api/v1/balances/at-time", USER, NULL, EXEC_POOL, false, false, 0, NULL, at_time, banking_balance_at,
+    {HTTP_GET, "/api/v1/balances/at-time", USER, NULL, EXEC_POOL, NO_KEY, 0, NULL, at_time, banking_balance_at,
      "balanceAtTime", "Balances", "The balance as it stood then", "BalanceAt", 200, true},
 
-    {HTTP_POST, "/api/v1/transactions/credit", USER, NULL, EXEC_INLINE, true, true, 0, move, NULL, banking_credit,
+    {HTTP_POST, "/api/v1/transactions/credit", USER, NULL, EXEC_INLINE, KEY_IN_LEDGER, 0, move, NULL, banking_credit,
      "credit", "Transactions", "Credit the caller's account", "BankingTransaction", 201, true},
-    {HTTP_POST, "/api/v1/transactions/debit", USER, NULL, EXEC_INLINE, true, true, 0, move, NULL, banking_debit,
+    {HTTP_POST, "/api/v1/transactions/debit", USER, NULL, EXEC_INLINE, KEY_IN_LEDGER, 0, move, NULL, banking_debit,
      "debit", "Transactions", "Debit the caller's account", "BankingTransaction", 201, true},
-    {HTTP_POST, "/api/v1/transactions/transfer", USER, NULL, EXEC_INLINE, true, true, 0, transfer, NULL, banking_transfer,
+    {HTTP_POST, "/api/v1/transactions/transfer", USER, NULL, EXEC_INLINE, KEY_IN_LEDGER, 0, transfer, NULL, banking_transfer,
      "bankingTransfer", "Transactions", "Transfer from the caller's account", "BankingTransaction", 201, true},
-    {HTTP_POST, "/api/v1/transactions/{id}/rollback", {RIGHT_OWNER, false}, "handler", EXEC_POOL, true, true, 0, rollback, NULL, banking_rollback,
+    {HTTP_POST, "/api/v1/transactions/{id}/rollback", {RIGHT_OWNER, false}, "handler", EXEC_POOL, KEY_IN_LEDGER, 0, rollback, NULL, banking_rollback,
      "rollback", "Transactions", "Compensate a transaction", "BankingTransaction", 201, true},
-    {HTTP_GET, "/api/v1/transactions/history", {RIGHT_OWNER, false}, "handler", EXEC_POOL, false, false, 0, NULL, history, banking_history,
+    {HTTP_GET, "/api/v1/transactions/history", {RIGHT_OWNER, false}, "handler", EXEC_POOL, NO_KEY, 0, NULL, history, banking_history,
      "transactionHistory", "Transactions", "The caller's transactions, newest first", "BankingTransactionList", 200, true},
-    {HTTP_GET, "/api/v1/transactions/{id}", {RIGHT_OWNER, false}, "handler", EXEC_POOL, false, false, 0, NULL, NULL, api_transaction_get,
+    {HTTP_GET, "/api/v1/transactions/{id}", {RIGHT_OWNER, false}, "handler", EXEC_POOL, NO_KEY, 0, NULL, NULL, api_transaction_get,
      "bankingGetTransaction", "Transactions", "One transaction, for its parties and admins", "BankingTransaction", 200, true},
 
-    {HTTP_POST, "/api/v1/scheduled-transactions", USER, NULL, EXEC_POOL, true, false, 0, schedule_new, NULL, banking_schedule_create,
+    {HTTP_POST, "/api/v1/scheduled-transactions", USER, NULL, EXEC_POOL, KEY_IN_APP, 0, schedule_new, NULL, banking_schedule_create,
      "createSchedule", "Scheduled transactions", "Schedule a transaction", "Schedule", 201, true},
-    {HTTP_GET, "/api/v1/scheduled-transactions", USER, NULL, EXEC_POOL, false, false, 0, NULL, pages, banking_schedule_list,
+    {HTTP_GET, "/api/v1/scheduled-transactions", USER, NULL, EXEC_POOL, NO_KEY, 0, NULL, pages, banking_schedule_list,
      "listSchedules", "Scheduled transactions", "The caller's schedules, newest first", "ScheduleList", 200, true},
-    {HTTP_GET, "/api/v1/scheduled-transactions/{id}", {RIGHT_OWNER, false}, "handler", EXEC_POOL, false, false, 0, NULL, NULL, banking_schedule_get,
+    {HTTP_GET, "/api/v1/scheduled-transactions/{id}", {RIGHT_OWNER, false}, "handler", EXEC_POOL, NO_KEY, 0, NULL, NULL, banking_schedule_get,
      "getSchedule", "Scheduled transactions", "One schedule with its runs", "Schedule", 200, true},
-    {HTTP_DELETE, "/api/v1/scheduled-transactions/{id}", {RIGHT_OWNER, false}, "handler", EXEC_POOL, false, false, 0, NULL, NULL, banking_schedule_cancel,
+    {HTTP_DELETE, "/api/v1/scheduled-transactions/{id}", {RIGHT_OWNER, false}, "handler", EXEC_POOL, NO_KEY, 0, NULL, NULL, banking_schedule_cancel,
      "cancelSchedule", "Scheduled transactions", "Cancel a schedule", "Schedule", 200, true},
 
-    {HTTP_GET, "/api/v1/ping", {RIGHT_PUBLIC, false}, NULL, EXEC_INLINE, false, false, 0, NULL, NULL, banking_ping,
+    {HTTP_GET, "/api/v1/ping", {RIGHT_PUBLIC, false}, NULL, EXEC_INLINE, NO_KEY, 0, NULL, NULL, banking_ping,
      "ping", "Platform", "Answers pong", "Message", 200, true},
-    {HTTP_GET, "/api/v1/admin/audit", ADMIN, NULL, EXEC_POOL, false, false, 0, NULL, audit, banking_audit,
+    {HTTP_GET, "/api/v1/admin/audit", ADMIN, NULL, EXEC_POOL, NO_KEY, 0, NULL, audit, banking_audit,
      "auditLog", "Administration", "Who did what, when, from where", "AuditList", 200, true},
-    {HTTP_GET, "/api/v1/admin/journal", ADMIN, NULL, EXEC_POOL, false, false, 0, NULL, journal, banking_journal,
+    {HTTP_GET, "/api/v1/admin/journal", ADMIN, NULL, EXEC_POOL, NO_KEY, 0, NULL, journal, banking_journal,
      "journal", "Administration", "The event log itself", "JournalList", 200, true},
-    {HTTP_GET, "/api/v1/admin/reconciliation", ADMIN, NULL, EXEC_POOL, false, false, 0, NULL, NULL, banking_reconciliation,
+    {HTTP_GET, "/api/v1/admin/reconciliation", ADMIN, NULL, EXEC_POOL, NO_KEY, 0, NULL, NULL, banking_reconciliation,
      "reconciliation", "Administration", "Trial balance; journal against projections", "Reconciliation", 200, true},
-    {HTTP_POST, "/api/v1/admin/users/{id}/freeze", ADMIN, "path:id", EXEC_INLINE, true, true, 0, freeze, NULL, banking_freeze,
+    {HTTP_POST, "/api/v1/admin/users/{id}/freeze", ADMIN, "path:id", EXEC_INLINE, KEY_IN_LEDGER, 0, freeze, NULL, banking_freeze,
      "freezeAccount", "Administration", "Let nothing move into or out of an account", "Freeze", 201, true},
-    {HTTP_POST, "/api/v1/admin/users/{id}/unfreeze", ADMIN, "path:id", EXEC_INLINE, true, true, 0, freeze, NULL, banking_unfreeze,
+    {HTTP_POST, "/api/v1/admin/users/{id}/unfreeze", ADMIN, "path:id", EXEC_INLINE, KEY_IN_LEDGER, 0, freeze, NULL, banking_unfreeze,
      "unfreezeAccount", "Administration", "Lift a freeze", "Freeze", 201, true},
 };
 /* clang-format on */

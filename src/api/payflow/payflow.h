@@ -7,6 +7,8 @@
 enum api_step api_register(struct api_call *c);
 enum api_step payflow_login(struct api_call *c);
 enum api_step payflow_key_replace(struct api_call *c);
+enum api_step payflow_keys(struct api_call *c);
+enum api_step payflow_key_revoke(struct api_call *c);
 enum api_step payflow_users_query(struct api_call *c);
 enum api_step api_user_page(struct api_call *c, unsigned at); /* page fields at c->query[at] */
 enum api_step api_user_get(struct api_call *c);
@@ -29,6 +31,15 @@ enum api_step payflow_batch(struct api_call *c);
 enum api_step payflow_stats(struct api_call *c);
 enum api_step payflow_transactions(struct api_call *c);
 enum api_step api_transaction_get(struct api_call *c);
+
+/* Fields that both surfaces take (fields.c). */
+extern const struct api_field api_user_new[], api_login[], api_user_put[];
+#define API_MOVE_FIELDS                                                                                                \
+    {"amount", F_AMOUNT, true, 0, 0, NULL, "More than 0, at most the currency's decimals."},                           \
+        {"currency", F_CURRENCY, false, 0, 0, NULL, "ISO 4217 code; the default currency if absent."},                 \
+    {                                                                                                                  \
+        "description", F_TEXT, false, 0, LEDGER_DESCRIPTION_MAX, NULL, "Free text, at most 500 bytes."                 \
+    }
 
 /* Moves c->one (kind and users set): amount, currency and description from c->body[at], [at + 1], [at + 2]. */
 enum api_step api_move(struct api_call *c, unsigned at);

@@ -3,19 +3,7 @@
 
 static const char uuid_or_number[] = "A user: number or UUID.";
 
-static const struct api_field user_new[] = {
-    {"username", F_USERNAME, true, 1, 64, NULL, "1 to 64 bytes without white space."},
-    {"email", F_EMAIL, true, 1, 254, NULL, "Email address."},
-    {"password", F_PASSWORD, true, 1, 72, NULL, "At least 8 characters (3 in dev), at most 72 bytes."},
-    {"role", F_TEXT, false, 1, 8, "user|admin", "admin only while there is none, or by an admin."},
-    {0},
-};
-static const struct api_field login[] = {
-    {"username", F_TEXT, false, 1, 254, NULL, "Username, or give email."},
-    {"email", F_TEXT, false, 1, 254, NULL, "Email address, or give username."},
-    {"password", F_TEXT, true, 1, 0, NULL, "Password."},
-    {0},
-};
+static const struct api_field pages[] = {API_PAGE_FIELDS, {0}};
 static const struct api_field nothing[] = {{0}};
 static const struct api_field user_query[] = {
     {"id", F_USER, false, 0, 0, NULL, "A user: number or UUID. Without it: the list, for admins."},
@@ -45,21 +33,15 @@ static const struct api_field account_page[] = {
     API_PAGE_FIELDS,
     {0},
 };
-#define MOVE_FIELDS                                                                                                    \
-    {"amount", F_AMOUNT, true, 0, 0, NULL, "More than 0, at most the currency's decimals."},                           \
-        {"currency", F_CURRENCY, false, 0, 0, NULL, "ISO 4217 code; the default currency if absent."},                 \
-    {                                                                                                                  \
-        "description", F_TEXT, false, 0, LEDGER_DESCRIPTION_MAX, NULL, "Free text, at most 500 bytes."                 \
-    }
 static const struct api_field move[] = {
     {"user_id", F_USER, true, 0, 0, NULL, uuid_or_number},
-    MOVE_FIELDS,
+    API_MOVE_FIELDS,
     {0},
 };
 static const struct api_field transfer[] = {
     {"from_user_id", F_USER, true, 0, 0, NULL, "Who pays: number or UUID."},
     {"to_user_id", F_USER, true, 0, 0, NULL, "Who is paid: number or UUID."},
-    MOVE_FIELDS,
+    API_MOVE_FIELDS,
     {0},
 };
 static const struct api_field batch[] = {
@@ -100,58 +82,63 @@ static const struct api_field invalidate[] = {
 
 /* clang-format off */
 const struct api_route api_payflow_routes[] = {
-    {HTTP_POST, "/api/users", {RIGHT_PUBLIC, false}, NULL, EXEC_HASH, true, false, 0, user_new, NULL, api_register,
+    {HTTP_POST, "/api/users", {RIGHT_PUBLIC, false}, NULL, EXEC_HASH, KEY_IN_APP, 0, api_user_new, NULL, api_register,
      "createUser", "Users", "Register a user", "User", 201, false},
-    {HTTP_POST, "/api/login", {RIGHT_PUBLIC, false}, NULL, EXEC_HASH, false, false, 0, login, NULL, payflow_login,
+    {HTTP_POST, "/api/login", {RIGHT_PUBLIC, false}, NULL, EXEC_HASH, NO_KEY, 0, api_login, NULL, payflow_login,
      "login", "Users", "Log in and get a fresh API key", "Login", 200, false},
-    {HTTP_POST, "/api/users/api-key", {RIGHT_USER, false}, NULL, EXEC_POOL, false, false, 0, NULL, NULL, payflow_key_replace,
+    {HTTP_POST, "/api/users/api-key", {RIGHT_USER, false}, NULL, EXEC_POOL, NO_KEY, 0, NULL, NULL, payflow_key_replace,
      "replaceApiKey", "Users", "Replace the API key that was sent", "ApiKey", 200, false},
-    {HTTP_GET, "/api/users", {RIGHT_OWNER, false}, "handler", EXEC_POOL, false, false, 0, NULL, user_query, payflow_users_query,
+    {HTTP_GET, "/api/users", {RIGHT_OWNER, false}, "handler", EXEC_POOL, NO_KEY, 0, NULL, user_query, payflow_users_query,
      "getUsers", "Users", "One user by id, or the list for admins", "UserOrList", 200, false},
-    {HTTP_GET, "/api/users/{id}", {RIGHT_OWNER, false}, "path:id", EXEC_INLINE, false, false, 0, NULL, NULL, api_user_get,
+    {HTTP_GET, "/api/users/{id}", {RIGHT_OWNER, false}, "path:id", EXEC_INLINE, NO_KEY, 0, NULL, NULL, api_user_get,
      "getUser", "Users", "One user", "User", 200, false},
-    {HTTP_PUT, "/api/users", {RIGHT_OWNER, false}, "body:id", EXEC_HASH, false, false, 0, user_put, NULL, payflow_user_put,
+    {HTTP_PUT, "/api/users", {RIGHT_OWNER, false}, "body:id", EXEC_HASH, NO_KEY, 0, user_put, NULL, payflow_user_put,
      "updateUser", "Users", "Change a user", "User", 200, false},
-    {HTTP_PUT, "/api/users/{id}", {RIGHT_OWNER, false}, "path:id", EXEC_HASH, false, false, 0, user_put + 1, NULL, api_user_put_path,
+    {HTTP_PUT, "/api/users/{id}", {RIGHT_OWNER, false}, "path:id", EXEC_HASH, NO_KEY, 0, api_user_put, NULL, api_user_put_path,
      "updateUserById", "Users", "Change a user", "User", 200, false},
-    {HTTP_DELETE, "/api/users", {RIGHT_OWNER, false}, "query:id", EXEC_POOL, false, false, 0, NULL, user_id_required, api_user_delete,
+    {HTTP_DELETE, "/api/users", {RIGHT_OWNER, false}, "query:id", EXEC_POOL, NO_KEY, 0, NULL, user_id_required, api_user_delete,
      "deleteUser", "Users", "Delete a user whose accounts are empty", "Deleted", 200, false},
-    {HTTP_DELETE, "/api/users/{id}", {RIGHT_OWNER, false}, "path:id", EXEC_POOL, false, false, 0, NULL, NULL, api_user_delete,
+    {HTTP_DELETE, "/api/users/{id}", {RIGHT_OWNER, false}, "path:id", EXEC_POOL, NO_KEY, 0, NULL, NULL, api_user_delete,
      "deleteUserById", "Users", "Delete a user whose accounts are empty", "Deleted", 200, false},
 
-    {HTTP_POST, "/api/balances/initialize", OPEN_OWNER, "query:user_id", EXEC_INLINE, true, true, 0, nothing, account, payflow_balance_open,
+    {HTTP_GET, "/api/users/{id}/api-keys", {RIGHT_OWNER, false}, "path:id", EXEC_POOL, NO_KEY, 0, NULL, pages, payflow_keys,
+     "listApiKeys", "Users", "A user's live API keys, by prefix", "ApiKeyList", 200, false},
+    {HTTP_DELETE, "/api/users/{id}/api-keys/{key_id}", {RIGHT_OWNER, false}, "path:id", EXEC_POOL, NO_KEY, 0, NULL, NULL, payflow_key_revoke,
+     "revokeApiKey", "Users", "Revoke an API key", "Deleted", 200, false},
+
+    {HTTP_POST, "/api/balances/initialize", OPEN_OWNER, "query:user_id", EXEC_INLINE, KEY_IN_LEDGER, 0, nothing, account, payflow_balance_open,
      "initializeBalance", "Balances", "Open an account", "Balance", 201, false},
-    {HTTP_GET, "/api/balances", OPEN_OWNER, "query:user_id", EXEC_INLINE, false, false, 0, NULL, account, payflow_balance_get,
+    {HTTP_GET, "/api/balances", OPEN_OWNER, "query:user_id", EXEC_INLINE, NO_KEY, 0, NULL, account, payflow_balance_get,
      "getBalance", "Balances", "Balance, held and available", "Balance", 200, false},
-    {HTTP_GET, "/api/balances/history", {RIGHT_OWNER, false}, "query:user_id", EXEC_POOL, false, false, 0, NULL, account_page, payflow_balance_history,
+    {HTTP_GET, "/api/balances/history", {RIGHT_OWNER, false}, "query:user_id", EXEC_POOL, NO_KEY, 0, NULL, account_page, payflow_balance_history,
      "getBalanceHistory", "Balances", "Entries with the balance after each", "HistoryList", 200, false},
-    {HTTP_POST, "/api/balances/replay", OPEN_OWNER, "query:user_id", EXEC_POOL, false, false, 0, nothing, account, payflow_balance_replay,
+    {HTTP_POST, "/api/balances/replay", OPEN_OWNER, "query:user_id", EXEC_POOL, NO_KEY, 0, nothing, account, payflow_balance_replay,
      "replayBalance", "Balances", "Recompute from the journal, write nothing", "Replay", 200, false},
-    {HTTP_POST, "/api/balances/rebuild", OPEN_OWNER, "query:user_id", EXEC_POOL, false, false, 0, nothing, account, payflow_balance_rebuild,
+    {HTTP_POST, "/api/balances/rebuild", OPEN_OWNER, "query:user_id", EXEC_POOL, NO_KEY, 0, nothing, account, payflow_balance_rebuild,
      "rebuildBalance", "Balances", "Overwrite the projection with what the journal says", "Replay", 200, false},
 
-    {HTTP_POST, "/api/transactions/deposit", OPEN_OWNER, "body:user_id", EXEC_INLINE, true, true, 0, move, NULL, payflow_deposit,
+    {HTTP_POST, "/api/transactions/deposit", OPEN_OWNER, "body:user_id", EXEC_INLINE, KEY_IN_LEDGER, 0, move, NULL, payflow_deposit,
      "deposit", "Transactions", "Deposit money", "Transaction", 201, false},
-    {HTTP_POST, "/api/transactions/withdraw", OPEN_OWNER, "body:user_id", EXEC_INLINE, true, true, 0, move, NULL, payflow_withdraw,
+    {HTTP_POST, "/api/transactions/withdraw", OPEN_OWNER, "body:user_id", EXEC_INLINE, KEY_IN_LEDGER, 0, move, NULL, payflow_withdraw,
      "withdraw", "Transactions", "Withdraw money", "Transaction", 201, false},
-    {HTTP_POST, "/api/transactions/transfer", {RIGHT_OWNER, false}, "body:from_user_id", EXEC_INLINE, true, true, 0, transfer, NULL, payflow_transfer,
+    {HTTP_POST, "/api/transactions/transfer", {RIGHT_OWNER, false}, "body:from_user_id", EXEC_INLINE, KEY_IN_LEDGER, 0, transfer, NULL, payflow_transfer,
      "transfer", "Transactions", "Transfer money between users", "Transaction", 201, false},
-    {HTTP_POST, "/api/transactions/batch", {RIGHT_OWNER, false}, "handler", EXEC_POOL, true, true, HTTP_BODY_BATCH, batch, NULL, payflow_batch,
+    {HTTP_POST, "/api/transactions/batch", {RIGHT_OWNER, false}, "handler", EXEC_POOL, KEY_IN_LEDGER, HTTP_BODY_BATCH, batch, NULL, payflow_batch,
      "batch", "Transactions", "Many transfers at once", "BatchResult", 201, false},
-    {HTTP_GET, "/api/transactions", {RIGHT_OWNER, false}, "handler", EXEC_POOL, false, false, 0, NULL, transaction_query, payflow_transactions,
+    {HTTP_GET, "/api/transactions", {RIGHT_OWNER, false}, "handler", EXEC_POOL, NO_KEY, 0, NULL, transaction_query, payflow_transactions,
      "listTransactions", "Transactions", "Transactions, newest first", "TransactionList", 200, false},
-    {HTTP_GET, "/api/transactions/stats", {RIGHT_ADMIN, false}, NULL, EXEC_INLINE, false, false, 0, NULL, NULL, payflow_stats,
+    {HTTP_GET, "/api/transactions/stats", {RIGHT_ADMIN, false}, NULL, EXEC_INLINE, NO_KEY, 0, NULL, NULL, payflow_stats,
      "transactionStats", "Transactions", "Counts and volumes", "Stats", 200, false},
-    {HTTP_GET, "/api/transactions/{id}", {RIGHT_OWNER, false}, "handler", EXEC_INLINE, false, false, 0, NULL, NULL, api_transaction_get,
+    {HTTP_GET, "/api/transactions/{id}", {RIGHT_OWNER, false}, "handler", EXEC_INLINE, NO_KEY, 0, NULL, NULL, api_transaction_get,
      "getTransaction", "Transactions", "One transaction, for its parties and admins", "Transaction", 200, false},
 
-    {HTTP_GET, "/api/cache/stats", OPEN_ADMIN, NULL, EXEC_INLINE, false, false, 0, NULL, NULL, payflow_cache_stats,
+    {HTTP_GET, "/api/cache/stats", OPEN_ADMIN, NULL, EXEC_INLINE, NO_KEY, 0, NULL, NULL, payflow_cache_stats,
      "cacheStats", "Cache", "Hits, misses, entries and bytes by tier", "CacheStats", 200, false},
-    {HTTP_GET, "/api/cache/keys", OPEN_ADMIN, NULL, EXEC_POOL, false, false, 0, NULL, key_pattern, payflow_cache_keys,
+    {HTTP_GET, "/api/cache/keys", OPEN_ADMIN, NULL, EXEC_POOL, NO_KEY, 0, NULL, key_pattern, payflow_cache_keys,
      "cacheKeys", "Cache", "Keys that match a glob", "CacheKeys", 200, false},
-    {HTTP_POST, "/api/cache/warmup", OPEN_ADMIN, NULL, EXEC_POOL, false, false, 0, warmup, NULL, payflow_cache_warmup,
+    {HTTP_POST, "/api/cache/warmup", OPEN_ADMIN, NULL, EXEC_POOL, NO_KEY, 0, warmup, NULL, payflow_cache_warmup,
      "cacheWarmup", "Cache", "Load users and balances into the cache", "Warmed", 200, false},
-    {HTTP_POST, "/api/cache/invalidate", OPEN_ADMIN, NULL, EXEC_POOL, false, false, 0, invalidate, NULL, payflow_cache_invalidate,
+    {HTTP_POST, "/api/cache/invalidate", OPEN_ADMIN, NULL, EXEC_POOL, NO_KEY, 0, invalidate, NULL, payflow_cache_invalidate,
      "cacheInvalidate", "Cache", "Drop a user's keys, or those that match a glob", "Invalidated", 200, false},
 };
 /* clang-format on */

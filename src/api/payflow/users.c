@@ -155,3 +155,50 @@ enum api_step api_user_delete(struct api_call *c)
     jw_end_obj(&w);
     return api_ok(c, 200);
 }
+
+enum api_step payflow_keys(struct api_call *c)
+{
+    struct api_page page;
+    if (!api_page(c, 0, &page))
+        return API_DONE;
+    if (page.offset) {
+        problem_field(&c->p, "query", "offset", "range", "is not taken here; use cursor");
+        return API_DONE;
+    }
+    struct store_apikey *k = arena_alloc(&c->r->arena, (page.limit + 1) * sizeof *k);
+    unsigned n = 0;
+    enum pf_err e = k ? app_apikeys(c->app, c->subject, page.cursor, page.limit + 1, k, &n) : PFE_NOMEM;
+    if (e != PFE_OK)
+        return api_fail(c, e, "");
+    unsigned shown = n < page.limit ? n : page.limit;
+    struct jw w = api_out(c);
+    jw_obj(&w);
+    jw_key(&w, "data");
+    jw_arr(&w);
+    for (unsigned i = 0; i < shown; i++) {
+        jw_obj(&w);
+        jw_kint(&w, "id", k[i].id);
+        jw_kz(&w, "prefix", k[i].prefix);
+        jw_ktime(&w, "created_at", k[i].created_us);
+        k[i].last_used_us ? jw_ktime(&w, "last_used_at", k[i].last_used_us) : jw_knull(&w, "last_used_at");
+        jw_end_obj(&w);
+    }
+    api_page_end(&w, &page, n > page.limit ? k[shown - 1].id : 0);
+    return api_ok(c, 200);
+}
+
+enum api_step payflow_key_revoke(struct api_call *c)
+{
+    int64_t id;
+    enum pf_err e = PFE_NOT_FOUND;
+    if (str_to_i64(c->r->params[1], &id) && id > 0)
+        e = app_apikey_revoke(c->app, &c->caller, c->subject, id);
+    if (e != PFE_OK)
+        return api_fail(c, e, e == PFE_NOT_FOUND ? "there is no such key" : "");
+    struct jw w = api_out(c);
+    jw_obj(&w);
+    jw_kz(&w, "message", "key revoked");
+    jw_kint(&w, "id", id);
+    jw_end_obj(&w);
+    return api_ok(c, 200);
+}

@@ -147,7 +147,7 @@ static void the_books_are_shown_to_balance(void **state)
     fix_post(f, fix_deposit_of(ann, 100));
     fix_post(f, fix_withdrawal(ann, 30));
     fix_post(f, yen);
-    OK(app_reconcile(f->app, r));
+    OK(app_reconcile(f->app, &(struct caller){.who = {.role = IDENT_ADMIN}}, r));
     assert_true(r->verify.ok);
     assert_int_equal(r->verify.entries, 3);
     assert_int_equal(r->n_trial, 2);
@@ -155,7 +155,7 @@ static void the_books_are_shown_to_balance(void **state)
         assert_int_equal(r->trial[i].sum, 0);
         assert_int_equal(r->trial[i].user_balance, r->trial[i].currency == USD ? 70 : 700);
     }
-    OK(app_reconcile(f->app, r)); /* and again: not busy for ever */
+    OK(app_reconcile(f->app, &(struct caller){.who = {.role = IDENT_ADMIN}}, r)); /* and again: not busy for ever */
     free(r);
 
     struct store_stat s[16];
