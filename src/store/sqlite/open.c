@@ -276,6 +276,36 @@ static enum pf_err sqlite_info(struct store *st, struct store_info *ret)
     return PFE_OK;
 }
 
+/* What an earlier process wrote to the log and did not sync, or in vain, is read from the system's memory and would be
+   answered from: first it is made durable. A sync alone is not enough, as after one that failed the system takes the
+   pages for written; and a checkpoint would put new pages under an old end of the log. So the log is written over with
+   its own bytes. */
+static int log_rewrite(sqlite3 *db)
+{
+    uint8_t block[1 << 16];
+    sqlite3_file *f = NULL;
+    sqlite3_int64 n = 0;
+    int rc = sqlite3_file_control(db, "main", SQLITE_FCNTL_JOURNAL_POINTER, &f);
+    if (rc != SQLITE_OK || !f || !f->pMethods)
+        return rc;
+    rc = f->pMethods->xFileSize(f, &n);
+    for (sqlite3_int64 at = 0; rc == SQLITE_OK && at < n; at += (sqlite3_int64)sizeof block) {
+        int part = n - at < (sqlite3_int64)sizeof block ? (int)(n - at) : (int)sizeof block;
+        rc = f->pMethods->xRead(f, block, part, at);
+        if (rc == SQLITE_OK)
+            rc = f->pMethods->xWrite(f, block, part, at);
+    }
+    return rc == SQLITE_OK && n > 0 ? f->pMethods->xSync(f, SQLITE_SYNC_NORMAL) : rc;
+}
+
+static enum pf_err make_durable(struct sqlite_conn *c, char ret_why[SQLITE_WHY])
+{
+    enum pf_err e = sqlite_err(NULL, log_rewrite(c->db));
+    if (e)
+        snprintf(ret_why, SQLITE_WHY, "cannot make the log of the database durable");
+    return e;
+}
+
 static enum pf_err open_serve(struct sqlite_store *s, const char *dir, char ret_why[SQLITE_WHY])
 {
     enum pf_err e = sqlite_dir_make(dir, ret_why);
@@ -285,6 +315,8 @@ static enum pf_err open_serve(struct sqlite_store *s, const char *dir, char ret_
         e = sqlite_open_writer(&s->w, s->path, ret_why);
     if (e == PFE_OK)
         e = schema_migrate(&s->w, -1, ret_why);
+    if (e == PFE_OK)
+        e = make_durable(&s->w, ret_why);
     if (e == PFE_OK)
         e = load(s, &s->w, ret_why);
     s->schema = (int)sqlite_migration_texts_n;

@@ -121,15 +121,44 @@ static enum pf_err apply(struct sqlite_conn *c, const struct sqlite_migration_te
     return e;
 }
 
-static enum pf_err journal_empty(struct sqlite_conn *c, bool *ret)
+static enum pf_err any_row(struct sqlite_conn *c, const char *sql, bool *ret)
 {
     struct sqlite_q q;
-    sqlite_q_begin(&q, c, "SELECT seq FROM journal LIMIT 1");
+    sqlite_q_begin(&q, c, sql);
     bool any = sqlite_q_next(&q);
     enum pf_err e = sqlite_q_end(&q);
     if (e == PFE_OK)
-        *ret = !any;
+        *ret = any;
     return e;
+}
+
+/*
+ * Going down drops tables. What was recorded in them may not be lost; and user numbers, which accounts refer to, would
+ * be given out anew. PFE_WRONG_STATE if there is any of it.
+ */
+static enum pf_err may_go_down(struct sqlite_conn *c, int version, int to, char ret_why[SQLITE_WHY])
+{
+    static const struct {
+        int made_by; /* the migration whose down would drop the table */
+        const char *what, *sql;
+    } kept[] = {{1, "the journal has entries", "SELECT 1 FROM journal LIMIT 1"},
+                {2, "there are users", "SELECT 1 FROM user LIMIT 1"},
+                {2, "the audit log has rows", "SELECT 1 FROM audit LIMIT 1"}};
+    for (size_t i = 0; i < sizeof kept / sizeof *kept; i++) {
+        bool any = false;
+        if (version < kept[i].made_by || to >= kept[i].made_by)
+            continue;
+        enum pf_err e = any_row(c, kept[i].sql, &any);
+        if (e) {
+            snprintf(ret_why, SQLITE_WHY, "cannot read the database: %s", sqlite3_errmsg(c->db));
+            return e;
+        }
+        if (any) {
+            snprintf(ret_why, SQLITE_WHY, "%s: going below version %d would drop them", kept[i].what, kept[i].made_by);
+            return PFE_WRONG_STATE;
+        }
+    }
+    return PFE_OK;
 }
 
 enum pf_err schema_migrate(struct sqlite_conn *c, int to, char ret_why[SQLITE_WHY])
@@ -149,16 +178,8 @@ enum pf_err schema_migrate(struct sqlite_conn *c, int to, char ret_why[SQLITE_WH
         if (e)
             snprintf(ret_why, SQLITE_WHY, "cannot write the database: %s", sqlite3_errmsg(c->db));
     }
-    bool empty = true;
-    if (e == PFE_OK && version > 0 && to < 1) {
-        e = journal_empty(c, &empty);
-        if (e)
-            snprintf(ret_why, SQLITE_WHY, "cannot read the journal: %s", sqlite3_errmsg(c->db));
-    }
-    if (e == PFE_OK && !empty) {
-        snprintf(ret_why, SQLITE_WHY, "the journal has entries: going below version 1 would drop them");
-        return PFE_WRONG_STATE;
-    }
+    if (e == PFE_OK)
+        e = may_go_down(c, version, to, ret_why);
     for (; e == PFE_OK && version < to; version++)
         e = apply(c, &sqlite_migration_texts[version], true, ret_why);
     for (; e == PFE_OK && version > to; version--)

@@ -1,188 +1,37 @@
 /* The disk fails the sqlite engine: a full disk is survived, an unknown outcome kills the store, and what is on disk at
-   any write comes up whole. A shim in front of SQLite's file layer makes the nth operation fail. */
+   any write of the making or use of a database comes up whole. */
 #include "contract/store_kit.h"
 
+#include <errno.h>
 #include <sqlite3.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-enum op { NONE, WAL_WRITE, WAL_SYNC, DB_WRITE, DB_SYNC };
+#include "faulty_disk.h"
 
-static struct {
-    enum op op;
-    int after; /* operations of the kind that still succeed */
-    int rc;
-    bool failed;
-    void (*watch)(void); /* called before every write to the database or its WAL */
-} plan;
-
-/* ---- the shim ---- */
-
-struct shim_file {
-    sqlite3_file base;
-    bool wal, db;
-    sqlite3_file *real; /* follows this struct */
-};
-
-static sqlite3_file *real_of(sqlite3_file *f)
-{
-    return ((struct shim_file *)f)->real;
-}
-
-static int meet(sqlite3_file *f, enum op wal, enum op db)
-{
-    const struct shim_file *s = (struct shim_file *)f;
-    enum op op = s->wal ? wal : s->db ? db : NONE;
-    if (op == NONE || op != plan.op || plan.after-- > 0)
-        return SQLITE_OK;
-    plan.failed = true;
-    plan.op = NONE;
-    return plan.rc;
-}
-
-static int shim_close(sqlite3_file *f)
-{
-    return real_of(f)->pMethods->xClose(real_of(f));
-}
-
-static int shim_read(sqlite3_file *f, void *p, int n, sqlite3_int64 at)
-{
-    return real_of(f)->pMethods->xRead(real_of(f), p, n, at);
-}
-
-static int shim_write(sqlite3_file *f, const void *p, int n, sqlite3_int64 at)
-{
-    const struct shim_file *s = (struct shim_file *)f;
-    if (plan.watch && (s->wal || s->db)) {
-        void (*watch)(void) = plan.watch;
-        plan.watch = NULL;
-        watch();
-        plan.watch = watch;
-    }
-    int rc = meet(f, WAL_WRITE, DB_WRITE);
-    return rc ? rc : real_of(f)->pMethods->xWrite(real_of(f), p, n, at);
-}
-
-static int shim_truncate(sqlite3_file *f, sqlite3_int64 n)
-{
-    return real_of(f)->pMethods->xTruncate(real_of(f), n);
-}
-
-static int shim_sync(sqlite3_file *f, int flags)
-{
-    int rc = meet(f, WAL_SYNC, DB_SYNC);
-    return rc ? rc : real_of(f)->pMethods->xSync(real_of(f), flags);
-}
-
-static int shim_size(sqlite3_file *f, sqlite3_int64 *n)
-{
-    return real_of(f)->pMethods->xFileSize(real_of(f), n);
-}
-
-static int shim_lock(sqlite3_file *f, int level)
-{
-    return real_of(f)->pMethods->xLock(real_of(f), level);
-}
-
-static int shim_unlock(sqlite3_file *f, int level)
-{
-    return real_of(f)->pMethods->xUnlock(real_of(f), level);
-}
-
-static int shim_reserved(sqlite3_file *f, int *out)
-{
-    return real_of(f)->pMethods->xCheckReservedLock(real_of(f), out);
-}
-
-static int shim_control(sqlite3_file *f, int op, void *arg)
-{
-    return real_of(f)->pMethods->xFileControl(real_of(f), op, arg);
-}
-
-static int shim_sector(sqlite3_file *f)
-{
-    return real_of(f)->pMethods->xSectorSize(real_of(f));
-}
-
-static int shim_device(sqlite3_file *f)
-{
-    return real_of(f)->pMethods->xDeviceCharacteristics(real_of(f));
-}
-
-static int shim_shm_map(sqlite3_file *f, int page, int size, int extend, void volatile **out)
-{
-    return real_of(f)->pMethods->xShmMap(real_of(f), page, size, extend, out);
-}
-
-static int shim_shm_lock(sqlite3_file *f, int at, int n, int flags)
-{
-    return real_of(f)->pMethods->xShmLock(real_of(f), at, n, flags);
-}
-
-static void shim_shm_barrier(sqlite3_file *f)
-{
-    real_of(f)->pMethods->xShmBarrier(real_of(f));
-}
-
-static int shim_shm_unmap(sqlite3_file *f, int del)
-{
-    return real_of(f)->pMethods->xShmUnmap(real_of(f), del);
-}
-
-static const sqlite3_io_methods shim_methods = {
-    .iVersion = 2,
-    .xClose = shim_close,
-    .xRead = shim_read,
-    .xWrite = shim_write,
-    .xTruncate = shim_truncate,
-    .xSync = shim_sync,
-    .xFileSize = shim_size,
-    .xLock = shim_lock,
-    .xUnlock = shim_unlock,
-    .xCheckReservedLock = shim_reserved,
-    .xFileControl = shim_control,
-    .xSectorSize = shim_sector,
-    .xDeviceCharacteristics = shim_device,
-    .xShmMap = shim_shm_map,
-    .xShmLock = shim_shm_lock,
-    .xShmBarrier = shim_shm_barrier,
-    .xShmUnmap = shim_shm_unmap,
-};
-
-static sqlite3_vfs *real_vfs;
-static sqlite3_vfs shim_vfs;
-
-static int shim_open(sqlite3_vfs *vfs, const char *name, sqlite3_file *f, int flags, int *out)
-{
-    (void)vfs;
-    struct shim_file *s = (struct shim_file *)f;
-    *s = (struct shim_file){.wal = (flags & SQLITE_OPEN_WAL) != 0, .db = (flags & SQLITE_OPEN_MAIN_DB) != 0};
-    s->real = (sqlite3_file *)(void *)(s + 1);
-    int rc = real_vfs->xOpen(real_vfs, name, s->real, flags, out);
-    if (rc == SQLITE_OK)
-        s->base.pMethods = &shim_methods;
-    return rc;
-}
+static struct disk_plan plan;
 
 static int install(void **state)
 {
     (void)state;
-    real_vfs = sqlite3_vfs_find(NULL);
-    shim_vfs = *real_vfs;
-    shim_vfs.zName = "faulty";
-    shim_vfs.szOsFile = real_vfs->szOsFile + (int)sizeof(struct shim_file);
-    shim_vfs.xOpen = shim_open;
-    return sqlite3_vfs_register(&shim_vfs, 1);
+    return disk_install();
 }
 
-/* ---- the cases ---- */
-
-static void fail_at(enum op op, int after, int rc)
+/* The next operation after so many of its kind fails, once. */
+static void fail_at(struct kit *k, enum disk_op op, enum disk_kind kind, int after, int rc)
 {
-    plan.op = op;
-    plan.after = after;
-    plan.rc = rc;
-    plan.failed = false;
+    plan = (struct disk_plan){
+        .dir = k->dir, .op = op, .kinds = (int)kind, .at = after + 1, .rc = rc, .os = rc == SQLITE_FULL ? ENOSPC : EIO};
+    disk_set_plan(&plan);
+}
+
+static void close_kit(struct kit *k)
+{
+    char dir[sizeof k->dir];
+    memcpy(dir, k->dir, sizeof dir);
+    kit_close(k);
+    disk_set_plan(NULL);
+    disk_forget(dir);
 }
 
 static enum pf_err one(struct kit *k, int64_t user, int64_t *ret_seq)
@@ -202,7 +51,7 @@ static void a_full_disk_is_survived(void **state)
         int64_t a = kit_user(k, "ann"), b = kit_user(k, "bob"), seq;
         kit_deposit(k, a, 10);
         struct store_info i;
-        fail_at(WAL_WRITE, n, SQLITE_FULL);
+        fail_at(k, DISK_WRITE, DISK_WAL, n, SQLITE_FULL);
         enum pf_err e = PFE_OK;
         int64_t made = 1;
         for (int t = 0; t < 40 && e == PFE_OK; t++) {
@@ -223,16 +72,16 @@ static void a_full_disk_is_survived(void **state)
         kit_verify(k);
         kit_reopen(k);
         kit_verify(k);
-        kit_close(k);
+        close_kit(k);
     }
 }
 
-static void unknown_outcome(enum op op, int rc)
+static void unknown_outcome(enum disk_op op, int rc)
 {
     struct kit *k = kit_open(KIT_SQLITE);
     int64_t a = kit_user(k, "ann"), seq;
     kit_deposit(k, a, 10);
-    fail_at(op, 0, rc);
+    fail_at(k, op, DISK_WAL, 0, rc);
     assert_int_equal(one(k, a, &seq), PFE_INTERNAL);
     assert_true(plan.failed);
     struct store_info i;
@@ -256,19 +105,19 @@ static void unknown_outcome(enum op op, int rc)
     kit_verify(k);
     kit_deposit(k, a, 1);
     kit_verify(k);
-    kit_close(k);
+    close_kit(k);
 }
 
 static void a_failed_fsync_kills_the_store(void **state)
 {
     (void)state;
-    unknown_outcome(WAL_SYNC, SQLITE_IOERR_FSYNC);
+    unknown_outcome(DISK_SYNC, SQLITE_IOERR_FSYNC);
 }
 
 static void a_failed_write_at_commit_kills_the_store(void **state)
 {
     (void)state;
-    unknown_outcome(WAL_WRITE, SQLITE_IOERR_WRITE);
+    unknown_outcome(DISK_WRITE, SQLITE_IOERR_WRITE);
 }
 
 static void a_failed_fsync_of_a_checkpoint_kills_the_store_after_the_commit(void **state)
@@ -276,7 +125,7 @@ static void a_failed_fsync_of_a_checkpoint_kills_the_store_after_the_commit(void
     (void)state;
     struct kit *k = kit_open(KIT_SQLITE);
     int64_t a = kit_user(k, "ann"), made = 0;
-    fail_at(DB_SYNC, 0, SQLITE_IOERR_FSYNC);
+    fail_at(k, DISK_SYNC, DISK_DB, 0, SQLITE_IOERR_FSYNC);
     while (!plan.failed && made < 1000) {
         assert_int_equal(one(k, a, NULL), PFE_OK);
         made++;
@@ -289,7 +138,7 @@ static void a_failed_fsync_of_a_checkpoint_kills_the_store_after_the_commit(void
     kit_reopen(k);
     assert_int_equal(kit_balance(k, a), 10 * made);
     kit_verify(k);
-    kit_close(k);
+    close_kit(k);
 }
 
 static void a_full_disk_in_a_checkpoint_changes_nothing(void **state)
@@ -297,7 +146,7 @@ static void a_full_disk_in_a_checkpoint_changes_nothing(void **state)
     (void)state;
     struct kit *k = kit_open(KIT_SQLITE);
     int64_t a = kit_user(k, "ann"), made = 0;
-    fail_at(DB_WRITE, 0, SQLITE_FULL);
+    fail_at(k, DISK_WRITE, DISK_DB, 0, SQLITE_FULL);
     while (!plan.failed && made < 1000) {
         assert_int_equal(one(k, a, NULL), PFE_OK);
         made++;
@@ -309,49 +158,91 @@ static void a_full_disk_in_a_checkpoint_changes_nothing(void **state)
     kit_reopen(k);
     assert_int_equal(kit_balance(k, a), 10 * (made + 200));
     kit_verify(k);
-    kit_close(k);
+    close_kit(k);
 }
 
-/* ---- a crash before every single write ---- */
+/* ---- making a database, cut short anywhere ---- */
 
-static struct kit *watched;
-static int64_t watched_user, balance_before, crashes;
-
-static void crash_here(void)
+static enum pf_err open_at(const char *dir, struct store **ret, char why[256])
 {
-    char dir[64] = "/tmp/payflow-store-XXXXXX", why[256];
-    assert_non_null(mkdtemp(dir));
-    kit_copy_dir(watched->dir, dir);
+    return store_sqlite_open(&(struct sqlite_options){.dir = dir}, ret, why);
+}
+
+static void assert_opens(const char *dir, const char *what, long n)
+{
     struct store *s;
-    struct ledger_account acc;
     struct store_verify v;
-    if (store_sqlite_open(&(struct sqlite_options){.dir = dir}, &s, why) != PFE_OK)
-        fail_msg("after a crash: %s", why);
-    assert_int_equal(store_account_get(s, watched_user, KIT_USD, &acc), PFE_OK);
-    assert_true(acc.balance == balance_before || acc.balance == balance_before + 10);
+    char why[256];
+    if (open_at(dir, &s, why) != PFE_OK)
+        fail_msg("%s %ld: %s", what, n, why);
     assert_int_equal(store_verify(s, &v), PFE_OK);
     assert_string_equal(v.what, "");
     store_close(s);
-    kit_remove_dir(dir);
-    crashes++;
 }
 
-static void a_crash_before_any_write_leaves_all_or_nothing(void **state)
+struct cut {
+    char image[64];
+    long n[DISK_LOSSES];
+};
+
+static void cut_here(void *ctx, enum disk_op op, long nth)
+{
+    (void)op;
+    struct cut *c = ctx;
+    for (int loss = DISK_KEEP; loss < DISK_LOSSES; loss++) {
+        disk_crash(plan.dir, c->image, (enum disk_loss)loss);
+        assert_opens(c->image, "power lost while making it, at", nth);
+        c->n[loss]++;
+    }
+}
+
+static void a_database_half_made_is_made_at_the_next_start(void **state)
 {
     (void)state;
-    struct kit *k = kit_open(KIT_SQLITE);
-    watched = k;
-    watched_user = kit_user(k, "ann");
-    kit_deposit(k, watched_user, 10);
-    for (int i = 0; i < 130; i++) {
-        balance_before = kit_balance(k, watched_user);
-        plan.watch = i % 3 == 0 || i > 90 ? crash_here : NULL; /* epochs and checkpoints fall among the later ones */
-        assert_int_equal(one(k, watched_user, NULL), PFE_OK);
-        plan.watch = NULL;
+    char dir[64] = "/tmp/payflow-store-XXXXXX", why[256];
+    struct cut c = {.image = "/tmp/payflow-store-XXXXXX"};
+    struct store *s;
+    assert_non_null(mkdtemp(dir));
+    assert_non_null(mkdtemp(c.image));
+    plan = (struct disk_plan){.dir = dir, .kinds = DISK_ANY, .watch = cut_here, .watch_ctx = &c};
+    disk_set_plan(&plan);
+    assert_int_equal(open_at(dir, &s, why), PFE_OK);
+    store_close(s);
+    assert_true(c.n[DISK_KEEP] > 100);
+
+    static const struct {
+        enum disk_op op;
+        int rc, os;
+    } kinds[] = {{DISK_WRITE, SQLITE_IOERR_WRITE, EIO},
+                 {DISK_WRITE, SQLITE_FULL, ENOSPC},
+                 {DISK_SYNC, SQLITE_IOERR_FSYNC, EIO},
+                 {DISK_TRUNCATE, SQLITE_IOERR_TRUNCATE, EIO}};
+    for (size_t i = 0; i < 2 * sizeof kinds / sizeof *kinds; i++) {
+        bool met = true;
+        for (long n = 1; met; n++) {
+            disk_forget(dir);
+            plan = (struct disk_plan){.dir = dir,
+                                      .op = kinds[i / 2].op,
+                                      .kinds = DISK_ANY,
+                                      .at = n,
+                                      .forever = i % 2,
+                                      .rc = kinds[i / 2].rc,
+                                      .os = kinds[i / 2].os};
+            if (open_at(dir, &s, why) == PFE_OK)
+                store_close(s);
+            else
+                assert_true(plan.failed && why[0]);
+            met = plan.failed;
+            disk_set_plan(NULL);
+            assert_opens(dir, "after a failure of operation", n);
+            disk_set_plan(&plan);
+        }
     }
-    assert_true(crashes > 300);
-    kit_verify(k);
-    kit_close(k);
+    disk_set_plan(NULL);
+    disk_forget(dir);
+    disk_forget(c.image);
+    kit_remove_dir(dir);
+    kit_remove_dir(c.image);
 }
 
 int main(void)
@@ -362,7 +253,7 @@ int main(void)
         cmocka_unit_test(a_failed_write_at_commit_kills_the_store),
         cmocka_unit_test(a_failed_fsync_of_a_checkpoint_kills_the_store_after_the_commit),
         cmocka_unit_test(a_full_disk_in_a_checkpoint_changes_nothing),
-        cmocka_unit_test(a_crash_before_any_write_leaves_all_or_nothing),
+        cmocka_unit_test(a_database_half_made_is_made_at_the_next_start),
     };
     return cmocka_run_group_tests_name("sqlite faults", tests, install, NULL);
 }
