@@ -21,13 +21,10 @@ void request_too_large(struct request *r)
         return;
     const union MHD_ConnectionInfo *info = MHD_get_connection_info(r->conn, MHD_CONNECTION_INFO_CONNECTION_FD);
     r->phase = PHASE_LINGER;
-    if (!info || !reply_as_bytes(r, PFE_TOO_LARGE, too_long)) {
+    if (!info || !reply_as_bytes(r, PFE_TOO_LARGE, too_long, info->connect_fd)) {
         r->failed = true;
         return;
     }
-    /* Some hundred bytes into an empty socket buffer: all, or the client is gone. */
-    ssize_t n = send(info->connect_fd, r->pub.out.p, r->pub.out.n, MSG_NOSIGNAL | MSG_DONTWAIT);
-    r->failed = n != (ssize_t)r->pub.out.n;
     shutdown(info->connect_fd, SHUT_WR); /* the client sees the end at once; we go on reading */
 }
 
@@ -53,6 +50,7 @@ static bool body_room(struct request *r, size_t need)
 bool request_body(struct request *r, const char *p, size_t n)
 {
     r->body_seen += n;
+    watch_body(r);
     if (r->phase == PHASE_LINGER || r->refusal == PFE_TOO_LARGE)
         return !r->failed && r->body_seen - n <= r->body_max + LINGER_BYTES;
     if (r->body_seen > r->body_max) {

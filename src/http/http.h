@@ -109,6 +109,8 @@ void http_totals(const struct http_req *r, struct http_totals *ret);
 
 /* Request access. Header names are case-insensitive. Absent: .p == NULL. */
 struct str http_header(const struct http_req *r, const char *name);
+/* How often the header occurs. */
+unsigned http_header_count(const struct http_req *r, const char *name);
 struct str http_query(const struct http_req *r, const char *name);
 
 void http_suspend(struct http_req *r, void (*resumed)(struct http_req *r));

@@ -57,6 +57,7 @@ struct io {
     _Alignas(64) atomic_uint_fast64_t requests; /* answered */
     atomic_int_fast64_t handling;               /* handler entered, answer not yet queued */
     atomic_int_fast64_t in_flight;              /* handler entered, answer not yet sent */
+    atomic_int pulse;                           /* eventfd in this thread's epoll set; -1: none yet */
     struct http_server *server;
     struct request *idle;
     unsigned n_idle;
@@ -89,6 +90,15 @@ struct http_server {
     atomic_bool draining, stopping;
     atomic_uint connections;
     atomic_int_fast64_t orphans;
+    struct {
+        pthread_mutex_t lock; /* of the list and stop */
+        pthread_cond_t wake;
+        pthread_t thread;
+        struct connection *all;
+        atomic_uint_fast64_t now; /* monotonic seconds */
+        unsigned idle_s;
+        bool stop;
+    } watch;
     struct metric_histogram *all; /* every answer, whatever its route */
     struct metric_gauge *g_in_flight, *g_connections;
     /* [n_routes + UNMATCHED_ROWS][500] by status - 100, filled as they occur */
@@ -99,6 +109,9 @@ struct http_server {
 };
 
 struct connection {
+    struct connection *prev, *next; /* in watch.all */
+    int fd;
+    atomic_uint_fast64_t deadline; /* as watch.now, for what the client has to send; 0: it is not its turn */
     char peer[46];
 };
 
@@ -109,6 +122,7 @@ struct set_header {
 struct request {
     struct http_req pub; /* first: http_req * and request * are the same address */
     struct MHD_Connection *conn;
+    struct connection *client; /* NULL: there was no memory for it */
     struct io *io;
     struct http_server *server;
     struct request *next; /* in io->idle */
@@ -134,6 +148,7 @@ struct request {
     const struct http_route *const *routes; /* of the path; NULL: no such path */
     uint64_t content_length;                /* 0 if there is none */
     size_t body_max, body_cap, body_seen;
+    uint64_t body_deadline; /* for its first bytes; more give more time */
     bool chunked;
     /* why it will not reach the handler; detail is a literal */
     enum pf_err refusal;
@@ -167,8 +182,9 @@ void request_too_large(struct request *r);
 /* reply.c */
 void reply_refusal(struct request *r, enum pf_err e, const char *detail);
 void reply_options(struct request *r);
-/* What MHD cannot say by itself: the whole answer as bytes, in r->pub.out. False: no memory. */
-bool reply_as_bytes(struct request *r, enum pf_err e, const char *detail);
+/* What MHD cannot say by itself: the whole answer as bytes, to a socket on which nothing else is being sent. False: no
+ * memory, or the client does not take it all at once. */
+bool reply_as_bytes(struct request *r, enum pf_err e, const char *detail, int fd);
 
 /* answer.c: the headers that go with an answer. content_type NULL: none. */
 struct answer {
@@ -192,6 +208,21 @@ void io_deflater_free(struct io *io);
 
 /* observe.c: log line and metrics of an answer. */
 void observe(struct request *r, int status, size_t bytes);
+
+/* watch.c. A connection is listed from its start to its end, in which its fd is open. watch_end before MHD stops;
+ * watch_free when no connection is left. */
+bool watch_start(struct http_server *s, unsigned idle_s);
+void watch_end(struct http_server *s);
+void watch_free(struct http_server *s);
+void watch_add(struct http_server *s, struct connection *c, int fd);
+void watch_remove(struct http_server *s, struct connection *c);
+/* It is the client's turn, and it has so many idle_timeouts for it. c may be NULL, here and below. */
+void watch_expect(struct http_server *s, struct connection *c, unsigned turns);
+/* A piece of body has come. */
+void watch_body(struct request *r);
+void watch_pause(struct connection *c);
+/* On the I/O thread of conn: from now on that thread's wait ends ten times a second. */
+void watch_pulse(struct io *io, struct MHD_Connection *conn);
 
 /* listen.c */
 int listen_open(const char *host, uint16_t port, uint16_t *ret_port, char why[256]);

@@ -114,6 +114,9 @@ static bool framing_ok(struct request *r, const struct collect *c)
     if (lengths && !str_to_u64(r->known[H_CONTENT_LENGTH], &r->content_length))
         return refuse(r, PFE_BAD_REQUEST, "Content-Length is not a number.");
     r->chunked = codings > 0;
+    /* MHD lets a bare CR or LF end a chunk's line, where a server in front may read on: whatever that one takes for the
+     * next request must not be one here. */
+    r->close |= r->chunked;
     return true;
 }
 

@@ -1,5 +1,7 @@
 /* Answers: bodies, problems, embedded files; and handing them to MHD. */
 #include <stdio.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
 #include <time.h>
 
 #include "codec/json_out.h"
@@ -43,6 +45,32 @@ static bool queue(struct request *r, const struct answer *a)
     return ok;
 }
 
+/* Without queueing: the whole answer into the socket, or not. */
+static bool send_as_bytes(struct request *r, struct answer *a, int fd)
+{
+    struct buf head = {0};
+    char date[40];
+    time_t now = (time_t)(clock_wall(r->server->clock) / 1000000);
+    struct tm tm;
+    r->close = true;
+    answer_headers(r, a);
+    gmtime_r(&now, &tm);
+    strftime(date, sizeof date, "%a, %d %b %Y %H:%M:%S GMT", &tm); /* the program stays in the C locale */
+    buf_printf(&head, "HTTP/1.1 %d %s\r\nDate: %s\r\n", a->status, MHD_get_reason_phrase_for((unsigned)a->status),
+               date);
+    if (a->status != 204 && a->status != 304)
+        buf_printf(&head, "Content-Length: %zu\r\n", a->body.n);
+    for (unsigned i = 0; i < a->n_headers; i++)
+        buf_printf(&head, "%s: %s\r\n", a->headers[i].name, a->headers[i].value);
+    buf_puts(&head, "\r\n");
+    struct iovec parts[2] = {{head.p, head.n}, {(void *)a->body.p, r->verb == VERB_HEAD ? 0 : a->body.n}};
+    struct msghdr message = {.msg_iov = parts, .msg_iovlen = 2};
+    ssize_t all = (ssize_t)(parts[0].iov_len + parts[1].iov_len);
+    bool ok = !head.failed && sendmsg(fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT) == all;
+    buf_free(&head);
+    return ok;
+}
+
 static void finish(struct request *r, struct answer *a)
 {
     if (r->phase == PHASE_REPLIED)
@@ -55,6 +83,10 @@ static void finish(struct request *r, struct answer *a)
     if (!r->gone) {
         answer_headers(r, a);
         r->failed = !queue(r, a);
+    } else if (r->client && !r->server->tls) {
+        /* What MHD takes for the client's end may be the end of its sending only (RFC 9112 9.6), and it may have moved
+         * money: the socket is still open. */
+        (void)send_as_bytes(r, a, r->client->fd);
     }
     atomic_store_explicit(&r->io->requests, atomic_load_explicit(&r->io->requests, memory_order_relaxed) + 1,
                           memory_order_relaxed);
@@ -289,31 +321,13 @@ void reply_options(struct request *r)
     finish(r, &a);
 }
 
-bool reply_as_bytes(struct request *r, enum pf_err e, const char *detail)
+bool reply_as_bytes(struct request *r, enum pf_err e, const char *detail, int fd)
 {
     const struct err_info *info = err_info(e);
-    struct buf *out = &r->pub.out, body = {0};
+    struct buf body = {0};
     put_problem(&body, e, detail, NULL, 0, instance_of(r), r->pub.request_id);
     struct answer a = {.status = info->http, .content_type = problem_json, .body = buf_as_str(&body)};
-    answer_headers(r, &a);
-    char date[40];
-    time_t now = (time_t)(clock_wall(r->server->clock) / 1000000);
-    struct tm tm;
-    gmtime_r(&now, &tm);
-    strftime(date, sizeof date, "%a, %d %b %Y %H:%M:%S GMT", &tm); /* the program stays in the C locale */
-    buf_clear(out);
-    buf_printf(out, "HTTP/1.1 %d %s\r\nDate: %s\r\nContent-Length: %zu\r\n", info->http,
-               MHD_get_reason_phrase_for((unsigned)info->http), date, body.n);
-    for (unsigned i = 0; i < a.n_headers; i++) {
-        buf_puts(out, a.headers[i].name);
-        buf_puts(out, ": ");
-        buf_puts(out, a.headers[i].value);
-        buf_puts(out, "\r\n");
-    }
-    buf_puts(out, "\r\n");
-    if (r->verb != VERB_HEAD)
-        buf_str(out, a.body);
-    bool ok = !out->failed && !body.failed;
+    bool ok = !body.failed && send_as_bytes(r, &a, fd);
     if (ok)
         observe(r, info->http, body.n);
     buf_free(&body);

@@ -129,6 +129,7 @@ static void run(struct request *r, void (*fn)(struct http_req *r))
 static void dispatch(struct request *r)
 {
     struct http_server *s = r->server;
+    watch_pause(r->client);
     if (r->refusal != PFE_OK) {
         reply_refusal(r, r->refusal, r->refusal_detail);
         return;
@@ -161,10 +162,12 @@ static enum MHD_Result after_run(struct request *r)
 
 static enum MHD_Result on_headers(struct request *r, const char *method, const char *version)
 {
-    const struct connection *c = MHD_get_connection_info(r->conn, MHD_CONNECTION_INFO_SOCKET_CONTEXT)->socket_context;
     r->pub.start_us = clock_mono(r->server->clock);
-    if (c)
-        memcpy(r->pub.peer, c->peer, sizeof r->pub.peer);
+    if (r->client) {
+        memcpy(r->pub.peer, r->client->peer, sizeof r->pub.peer);
+        watch_expect(r->server, r->client, 1);
+        r->body_deadline = atomic_load_explicit(&r->client->deadline, memory_order_relaxed);
+    }
     if (r->query_mark) {
         r->query_mark[0] = '?'; /* where MHD has cut the target */
         r->query_mark[1] = r->query_first;
@@ -280,6 +283,8 @@ static void *on_uri(void *cls, const char *uri, struct MHD_Connection *conn)
     if (!r)
         return NULL;
     r->conn = conn;
+    r->client = MHD_get_connection_info(conn, MHD_CONNECTION_INFO_SOCKET_CONTEXT)->socket_context;
+    watch_expect(r->server, r->client, 1); /* for the headers */
     r->target = (char *)uri;
     r->target_n = strlen(uri);
     /* MHD would turn every parameter into a record in the connection's memory, and answer by itself when that is used
@@ -308,6 +313,8 @@ static void on_completed(void *cls, struct MHD_Connection *conn, void **context,
     *context = NULL;
     if (!r)
         return;
+    watch_expect(s, r->client,
+                 2); /* MHD sees to it that it is not quiet for more than one; the other is for a request line */
     struct io *io = r->io;
     bool counted = r->counted, ours = true;
     if (r->phase == PHASE_SUSPENDED) { /* resumed, but the client had gone before `resumed` could run */
@@ -343,15 +350,21 @@ static void on_connection(void *cls, struct MHD_Connection *conn, void **context
 {
     struct http_server *s = cls;
     if (what == MHD_CONNECTION_NOTIFY_CLOSED) {
-        free(*context);
-        *context = NULL;
+        if (*context) {
+            watch_remove(s, *context);
+            free(*context);
+            *context = NULL;
+        }
         atomic_fetch_sub(&s->connections, 1);
         metric_add(s->g_connections, -1);
         return;
     }
+    watch_pulse(io_of(s), conn);
     struct connection *c = calloc(1, sizeof *c);
-    if (c)
+    if (c) {
         format_peer(c->peer, MHD_get_connection_info(conn, MHD_CONNECTION_INFO_CLIENT_ADDRESS)->client_addr);
+        watch_add(s, c, MHD_get_connection_info(conn, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd);
+    }
     *context = c;
     atomic_fetch_add(&s->connections, 1);
     metric_add(s->g_connections, 1);
@@ -389,6 +402,8 @@ static void server_free(struct http_server *s)
             request_destroy(r);
         }
         io_deflater_free(&s->io[i]);
+        if (s->io[i].pulse >= 0)
+            close(s->io[i].pulse);
     }
     router_free(s->router);
     free(s->durations);
@@ -418,6 +433,7 @@ static struct http_server *server_new(const struct http_config *c, char why[256]
     s->starter = pthread_self();
     for (unsigned i = 0; i < s->n_io; i++) {
         s->io[i].server = s;
+        s->io[i].pulse = -1;
         io_seed(&s->io[i]);
     }
     struct str origins = str_trim(str_c(c->allowed_origins));
@@ -490,8 +506,15 @@ struct http_server *http_server_start(const struct http_config *c, char why[256]
     struct http_server *s = why[0] ? NULL : server_new(c, why);
     if (s) {
         s->listen_fd = listen_open(c->host, c->port, &s->port, why);
-        if (s->listen_fd >= 0)
+        bool watching = s->listen_fd >= 0 && watch_start(s, c->idle_timeout_s);
+        if (watching)
             s->daemon = daemon_start(s, c, cert, key);
+        if (watching && !s->daemon) {
+            int e = errno;
+            watch_end(s);
+            watch_free(s);
+            errno = e;
+        }
         if (s->listen_fd >= 0 && !s->daemon) {
             snprintf(why, 256, "cannot start the HTTP server on %s port %u: %s", c->host, s->port,
                      s->mhd_says[0] ? s->mhd_says : strerror(errno));
@@ -565,7 +588,9 @@ void http_server_stop(struct http_server *s, unsigned wait_ms)
         log_msg(LOG_WARN, "http: requests are still being handled; waiting for them", LOG_I("requests", sum(s, false)));
     while (sum(s, false) > 0) /* MHD aborts the process when it stops with a suspended connection */
         nap();
+    watch_end(s);
     MHD_stop_daemon(s->daemon);
+    watch_free(s);
     server_free(s);
 }
 
@@ -580,6 +605,16 @@ struct str http_header(const struct http_req *pub, const char *name)
             return r->headers[i].value;
     }
     return STR_NONE;
+}
+
+unsigned http_header_count(const struct http_req *pub, const char *name)
+{
+    const struct request *r = (const struct request *)pub;
+    struct str want = str_c(name);
+    unsigned n = 0;
+    for (unsigned i = 0; i < r->n_headers; i++)
+        n += str_eq_nocase(r->headers[i].name, want);
+    return n;
 }
 
 struct str http_query(const struct http_req *r, const char *name)

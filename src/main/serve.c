@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -25,6 +26,9 @@
 enum { WORK_QUEUE = 8192, HASH_QUEUE = 256 };
 /* How long readiness fails before new connections are refused: a balancer's check gets to see it. */
 enum { DRAIN_GRACE_MS = 500 };
+/* Open files for all that is not a client: the store's connections, one a worker (at most 256) with the files that
+ * SQLite opens in passing, epoll and event descriptors, logs. Out of these, commits would fail. */
+enum { FILES_KEPT = 1024 };
 
 struct server {
     struct metrics *metrics;
@@ -94,6 +98,25 @@ static int fail(const char *why)
     return EXIT_FAILED;
 }
 
+/* Raises the limit of open files as far as it goes; how many connections there can be within it. */
+static unsigned connections_within(int64_t wanted)
+{
+    struct rlimit files;
+    if (getrlimit(RLIMIT_NOFILE, &files) != 0)
+        return (unsigned)wanted;
+    rlim_t before = files.rlim_cur;
+    files.rlim_cur = files.rlim_max;
+    if (setrlimit(RLIMIT_NOFILE, &files) != 0)
+        files.rlim_cur = before;
+    rlim_t room = files.rlim_cur > 2 * FILES_KEPT ? files.rlim_cur - FILES_KEPT : files.rlim_cur / 2;
+    if (files.rlim_cur == RLIM_INFINITY || (rlim_t)wanted <= room)
+        return (unsigned)wanted;
+    log_msg(LOG_WARN, "MAX_CONNECTIONS is more than the limit of open files allows (ulimit -Hn)",
+            LOG_I("max_connections", wanted), LOG_I("open_files", (int64_t)files.rlim_cur),
+            LOG_I("connections", (int64_t)room));
+    return (unsigned)room;
+}
+
 static int start(struct server *s, const struct conf *c)
 {
     char why[256] = "out of memory or threads";
@@ -156,7 +179,7 @@ static int start(struct server *s, const struct conf *c)
     struct http_config hc = {.host = c->listen_host,
                              .port = c->listen_port,
                              .threads = (unsigned)c->http_threads,
-                             .max_connections = (unsigned)c->max_connections,
+                             .max_connections = connections_within(c->max_connections),
                              .idle_timeout_s = (unsigned)c->idle_timeout,
                              .tls_cert = c->tls_cert[0] ? c->tls_cert : NULL,
                              .tls_key = c->tls_key[0] ? c->tls_key : NULL,
@@ -213,6 +236,13 @@ static void reload(struct server *s, struct conf *running, const struct conf_inp
     app_set_rate_limit(s->app, running->rate_limit);
 }
 
+static void say_ignored(void *ctx, const char *name, size_t n)
+{
+    (void)ctx;
+    log_msg(LOG_WARN, "this setting is not supported by this build and has no effect",
+            LOG_STR("setting", ((struct str){name, n})));
+}
+
 static void wait_for_end(struct server *s, struct conf *c, const struct conf_input *in, const sigset_t *signals)
 {
     for (;;) {
@@ -254,6 +284,7 @@ int run_serve(const struct conf *c, const struct conf_input *in)
 
     struct server s = {0};
     log_open(STDERR_FILENO, c->log_level);
+    conf_ignored(in, say_ignored, NULL);
     int code = start(&s, c);
     if (code == EXIT_OK) {
         wait_for_end(&s, &running, in, &signals);
