@@ -64,6 +64,8 @@ struct api_route {
     const char *id, *tag, *summary, *result; /* for OpenAPI; result names a schema or is NULL */
     int ok;                                  /* status of success */
     bool banking;                            /* ids are UUIDs in its answers */
+    int also;                                /* another status of success, with the same shape; 0: none */
+    const char *media;                       /* of an answer that is not JSON; NULL: JSON */
 };
 
 struct api_call {

@@ -69,16 +69,16 @@ static bool decode_text(struct api_call *c, const struct api_field *f, struct st
     const struct money_currency_info *ci;
     switch (f->type) {
     case F_TEXT:
+        if (f->values && !one_of(f->values, s)) {
+            problem_field(&c->p, in, name, "value", "must be one of %s", f->values);
+            return false;
+        }
         if (f->max && s.n > (size_t)f->max) {
             problem_field(&c->p, in, name, "length", "must be at most %lld bytes", (long long)f->max);
             return false;
         }
         if (s.n < (size_t)f->min)
             return wrong(c, in, name, "length", "must not be empty");
-        if (f->values && !one_of(f->values, s)) {
-            problem_field(&c->p, in, name, "value", "must be one of %s", f->values);
-            return false;
-        }
         ret->s = s;
         return true;
     case F_TIME:

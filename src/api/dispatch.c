@@ -75,6 +75,10 @@ static bool read_key(struct api_call *c)
     struct str v = http_header(c->r, "Idempotency-Key");
     if (!v.p || c->route->idem == NO_KEY)
         return true;
+    if (http_header_count(c->r, "Idempotency-Key") > 1) {
+        api_fail(c, PFE_BAD_HEADER, "Idempotency-Key must be sent once");
+        return false;
+    }
     v = str_trim(v);
     if (v.n >= 2 && v.p[0] == '"' && v.p[v.n - 1] == '"')
         v = (struct str){v.p + 1, v.n - 2};
@@ -187,9 +191,11 @@ static bool within_rate(struct api_call *c)
     return false;
 }
 
-static enum api_step run_call(struct api_call *c)
+static enum api_step check_and_run(struct api_call *c)
 {
     struct str key = http_header(c->r, "X-API-Key"), auth = http_header(c->r, "Authorization");
+    if (http_header_count(c->r, "X-API-Key") > 1 || http_header_count(c->r, "Authorization") > 1)
+        return api_fail(c, PFE_BAD_HEADER, "a credential must be sent once");
     switch (app_authenticate(c->app, key, auth, c->may_block, &c->caller.who, &c->p)) {
     case APP_AUTH_WOULD_BLOCK:
         return API_BLOCK;
@@ -215,6 +221,20 @@ static enum api_step run_call(struct api_call *c)
     step = c->route->run(c);
     if (step == API_BLOCK) /* it will begin again on a worker */
         app_idem_end(c->app, &c->idem);
+    return step;
+}
+
+static enum api_step run_call(struct api_call *c)
+{
+    enum api_step step = check_and_run(c);
+    if (step != API_DONE || c->p.code != PFE_FORBIDDEN || !c->caller.who.user)
+        return step;
+    if (!c->may_block) { /* who tried what they may not is written down: on a worker */
+        app_idem_end(c->app, &c->idem);
+        c->p = (struct problem){0};
+        return API_BLOCK;
+    }
+    app_audit_refusal(c->app, &c->caller, c->route->id, c->route->tag, c->r->path);
     return step;
 }
 

@@ -134,27 +134,32 @@ static void request_body(struct jw *w, const struct api_route *r)
     jw_end_obj(w);
 }
 
+static void success(struct jw *w, const struct api_route *r, int status)
+{
+    char ref[96], code[8];
+    snprintf(code, sizeof code, "%d", status);
+    jw_key(w, code);
+    jw_obj(w);
+    jw_kz(w, "description", status == 201 ? "Created" : "OK");
+    jw_key(w, "content");
+    jw_obj(w);
+    jw_key_str(w, str_c(r->media ? r->media : http_json));
+    jw_obj(w);
+    jw_key(w, "schema");
+    snprintf(ref, sizeof ref, "{\"$ref\":\"#/components/schemas/%s\"}", r->result ? r->result : "");
+    jw_raw(w, r->result ? str_c(ref) : r->media ? STR("{\"type\":\"string\"}") : STR("{\"type\":\"object\"}"));
+    jw_end_obj(w);
+    jw_end_obj(w);
+    jw_end_obj(w);
+}
+
 static void responses(struct jw *w, const struct api_route *r)
 {
-    char ref[96], status[8];
-    snprintf(status, sizeof status, "%d", r->ok);
     jw_key(w, "responses");
     jw_obj(w);
-    jw_key(w, status);
-    jw_obj(w);
-    jw_kz(w, "description", r->ok == 201 ? "Created" : "OK");
-    if (r->result) {
-        snprintf(ref, sizeof ref, "{\"$ref\":\"#/components/schemas/%s\"}", r->result);
-        jw_key(w, "content");
-        jw_obj(w);
-        jw_key(w, http_json);
-        jw_obj(w);
-        jw_key(w, "schema");
-        jw_raw(w, str_c(ref));
-        jw_end_obj(w);
-        jw_end_obj(w);
-    }
-    jw_end_obj(w);
+    success(w, r, r->ok);
+    if (r->also)
+        success(w, r, r->also);
     jw_key(w, "default");
     jw_raw(w, STR("{\"$ref\":\"#/components/responses/Problem\"}"));
     jw_end_obj(w);

@@ -47,6 +47,16 @@ void app_audit(struct app *a, const struct caller *c, const char *action, const 
                 LOG_STR("request_id", c->request_id));
 }
 
+void app_audit_refusal(struct app *a, const struct caller *c, const char *action, const char *entity, struct str path)
+{
+    char key[CACHE_KEY_MAX];
+    struct cache_rate r;
+    int n = snprintf(key, sizeof key, "refusals:%lld", (long long)c->who.user);
+    cache_rate(a->d.cache, (struct str){key, (size_t)n}, APP_REFUSALS_AUDITED, 60 * 1000000LL, 1, &r);
+    if (r.allowed)
+        app_audit(a, c, action, entity, path, err_info(PFE_FORBIDDEN)->slug);
+}
+
 static uint64_t warm_user(struct app *a, int64_t user)
 {
     struct store_user u;

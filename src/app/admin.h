@@ -10,6 +10,11 @@
 void app_audit(struct app *a, const struct caller *c, const char *action, const char *entity, struct str entity_id,
                const char *outcome);
 
+/* A call that was forbidden: at most APP_REFUSALS_AUDITED a minute and user are written, so that they are no flood of
+ * writes. */
+enum { APP_REFUSALS_AUDITED = 30 };
+void app_audit_refusal(struct app *a, const struct caller *c, const char *action, const char *entity, struct str path);
+
 /* Loads users into the cache: one (user > 0), or the newest up to 1,000. *ret_n: how many entries were put. */
 enum pf_err app_cache_warmup(struct app *a, const struct caller *c, int64_t user, uint64_t *ret_n) MUSTCHECK;
 /* All keys of a user, or those that match a pattern. */

@@ -31,6 +31,8 @@ struct app *app_new(const struct app_config *c, const struct app_deps *d)
     a->cfg.jwt_secret = (struct str){a->secret, c->jwt_secret.n};
     a->logins_ok = metric_counter(d->metrics, "payflow_logins_total", "Logins by outcome.", "outcome=\"ok\"");
     a->logins_refused = metric_counter(d->metrics, "payflow_logins_total", "Logins by outcome.", "outcome=\"refused\"");
+    a->logins_limited =
+        metric_counter(d->metrics, "payflow_logins_limited_total", "Logins refused by the login limit.", "");
     a->registrations = metric_counter(d->metrics, "payflow_registrations_total", "Users registered.", "");
     a->writer = writer_new(a);
     if (!a->writer)

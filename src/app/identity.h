@@ -29,6 +29,9 @@ enum pf_err app_register(struct app *a, const struct caller *c, const struct app
 enum pf_err app_login(struct app *a, const struct caller *c, struct str username, struct str email, struct str password,
                       bool count_all, struct store_user *ret, struct problem *p) MUSTCHECK;
 
+/* Logins refused by the limit since start. */
+uint64_t app_logins_limited(const struct app *a);
+
 /* A fresh key for a user who just logged in. */
 enum pf_err app_apikey_issue(struct app *a, const struct caller *c, int64_t user,
                              char ret[APP_APIKEY_LEN + 1]) MUSTCHECK;

@@ -41,7 +41,7 @@ struct app {
     /* bumped when anything about a user's rights changes: makes its slots stale */
     _Atomic uint32_t auth_generation[AUTH_GENERATIONS];
 
-    struct metric_counter *logins_ok, *logins_refused, *registrations;
+    struct metric_counter *logins_ok, *logins_refused, *logins_limited, *registrations;
 };
 
 static inline int64_t app_now(const struct app *a)

@@ -112,6 +112,7 @@ enum pf_err app_login(struct app *a, const struct caller *c, struct str username
     /* successes count where the surface says so; otherwise look only, and count the failure below */
     cache_rate(a->d.cache, k, LOGIN_TRIES, LOGIN_WINDOW_US, count_all ? 1 : 0, &r);
     if (!r.allowed) {
+        metric_inc(a->logins_limited, 1);
         char once[CACHE_KEY_MAX];
         struct cache_rate first;
         cache_rate(a->d.cache, login_key(once, "login-refused:", c->address, account), 1, LOGIN_WINDOW_US, 1, &first);
@@ -131,4 +132,9 @@ enum pf_err app_login(struct app *a, const struct caller *c, struct str username
     *ret = u;
     explicit_bzero(ret->password_hash, sizeof ret->password_hash);
     return PFE_OK;
+}
+
+uint64_t app_logins_limited(const struct app *a)
+{
+    return metric_counter_value(a->logins_limited);
 }

@@ -9,7 +9,7 @@
 #include "codec/crypt.h"
 #include "codec/uuid.h"
 
-enum { DUE_BATCH = 64, RETRY_US = 1000000, SKIPS_RECORDED_MAX = 1000, HOLDS_BATCH = 256 };
+enum { DUE_BATCH = 64, RETRY_US = 1000000, SKIPS_RECORDED_MAX = 20000, HOLDS_BATCH = 256 };
 
 static enum pf_err insert(struct app *a, struct store_tx *tx, const struct caller *c, struct app_idem *idem,
                           app_schedule_render render, void *ctx, struct store_schedule *d)

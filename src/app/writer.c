@@ -29,6 +29,7 @@ struct writer {
     size_t queued; /* movements, at least 1 a job */
     bool stop;
     _Atomic bool dead;
+    bool full; /* the last group had no room; the thread's own */
 
     /* the thread's own, reused from group to group */
     struct arena arena;
@@ -491,10 +492,16 @@ static void process(struct writer *w, struct job *list)
         w->total_entries += w->n_entries;
         forget_cached(w);
         count_entries(w);
+    } else if (e == PFE_DISK_FULL && !w->full) {
+        log_msg(LOG_ERROR, "the store has no room: writes are refused until there is some");
     } else if (e == PFE_INTERNAL) {
         w->dead = true;
         log_msg(LOG_ERROR, "a commit failed with an unknown outcome; stopping", LOG_I("entries", w->n_entries));
     }
+    if (w->full && e == PFE_OK && w->n_entries)
+        log_msg(LOG_WARN, "the store has room again");
+    if (e == PFE_DISK_FULL || w->n_entries)
+        w->full = e == PFE_DISK_FULL;
     finish_all(list, e);
     if (w->dead && a->d.on_fatal)
         a->d.on_fatal(a->d.fatal_ctx);

@@ -35,6 +35,14 @@ static void csv_text(struct buf *b, struct str s)
     buf_putc(b, '"');
 }
 
+/* 0, nobody or nothing, is an empty field. */
+static void csv_id(struct buf *b, int64_t id)
+{
+    buf_putc(b, ',');
+    if (id)
+        buf_i64(b, id);
+}
+
 static int64_t owner_of(struct store *s, int64_t account)
 {
     struct ledger_account a;
@@ -58,7 +66,11 @@ static bool row(void *ctx, const struct ledger_entry *e, int64_t resolved_by)
         buf_printf(&x->b, "%lld,%lld,%s,%s,%lld,%lld,%s,%s,", (long long)e->seq, (long long)e->seq, uuid,
                    ledger_kind_name(e->kind), (long long)e->debit, (long long)e->credit, amount, ci ? ci->code : "");
         csv_text(&x->b, e->description);
-        buf_printf(&x->b, ",%s,%lld,%lld,%lld\r\n", at, (long long)from, (long long)to, (long long)e->ref);
+        buf_printf(&x->b, ",%s", at);
+        csv_id(&x->b, from);
+        csv_id(&x->b, to);
+        csv_id(&x->b, e->ref);
+        buf_puts(&x->b, "\r\n");
     } else {
         struct jw w;
         jw_init(&w, &x->b);
@@ -73,9 +85,9 @@ static bool row(void *ctx, const struct ledger_entry *e, int64_t resolved_by)
         jw_kz(&w, "currency", ci ? ci->code : "");
         jw_kstr(&w, "description", e->description.p ? e->description : STR(""));
         jw_ktime(&w, "created_at", e->ts);
-        jw_kint(&w, "from_user_id", from);
-        jw_kint(&w, "to_user_id", to);
-        jw_kint(&w, "reference", e->ref);
+        from ? jw_kint(&w, "from_user_id", from) : jw_knull(&w, "from_user_id");
+        to ? jw_kint(&w, "to_user_id", to) : jw_knull(&w, "to_user_id");
+        e->ref ? jw_kint(&w, "reference", e->ref) : jw_knull(&w, "reference");
         jw_end_obj(&w);
         buf_putc(&x->b, '\n');
     }

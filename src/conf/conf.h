@@ -85,6 +85,12 @@ struct conf_input {
 size_t conf_flag_width(const char *arg);
 
 /*
+ * Settings of parts that this build lacks, found set (and not empty) in the environment, where they are ignored: calls
+ * fn with each name. For a server to say at start.
+ */
+void conf_ignored(const struct conf_input *in, void (*fn)(void *ctx, const char *name, size_t n), void *ctx);
+
+/*
  * Reads all sources and checks every value, and those that depend on each other whatever the command is. ret need not
  * be initialized; on success the caller owns it and calls conf_free. On failure PFE_INVALID (or PFE_NOMEM), one line in
  * why, and ret is empty, so that conf_free is allowed but not needed.

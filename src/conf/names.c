@@ -118,3 +118,13 @@ size_t conf_flag_width(const char *arg)
     }
     return 0;
 }
+
+void conf_ignored(const struct conf_input *in, void (*fn)(void *ctx, const char *name, size_t n), void *ctx)
+{
+    for (const char *const *e = in->env; e && *e; e++) {
+        const char *eq = strchr(*e, '=');
+        enum conf_id id;
+        if (eq && eq[1] && conf_lookup((struct str){*e, (size_t)(eq - *e)}, CONF_IN_ENV, &id) == CONF_RESERVED)
+            fn(ctx, *e, (size_t)(eq - *e));
+    }
+}

@@ -144,3 +144,11 @@ def test_survives(fresh):
     s.restart(kill=True)
     after = audit(s)
     assert after[-len(before):] == before
+
+
+def test_refused_attempts_are_written_down(dev):
+    u = new_user(dev)
+    problem(u.api.delete(f"/api/users/{dev.admin.id}"), 403)
+    problem(u.bank.get("/api/v1/admin/audit"), 403)
+    rows = [r for r in audit(dev, actor=u.id) if r["outcome"] == "forbidden"]
+    assert {r["action"] for r in rows} == {"deleteUserById", "auditLog"}

@@ -66,7 +66,7 @@ static bool journal_row(void *ctx, const struct ledger_entry *e, int64_t resolve
     unsigned scale = api_scale(e->currency);
     jw_obj(w);
     jw_kint(w, "seq", e->seq);
-    jw_kint(w, "id", e->seq);
+    dto_uuid(w, "id", e->uuid);
     dto_uuid(w, "uuid", e->uuid);
     jw_kz(w, "type", ledger_kind_name(e->kind));
     jw_kint(w, "debit", e->debit);
@@ -161,7 +161,7 @@ static void render_freeze(struct api_call *c)
     jw_obj(&w);
     dto_uuid(&w, "id", e->uuid);
     jw_kz(&w, "type", ledger_kind_name(e->kind));
-    jw_kint(&w, "user", c->subject);
+    dto_uuid(&w, "user_id", c->from_uuid);
     jw_kstr(&w, "currency", api_code(e->currency));
     jw_kstr(&w, "description", e->description.p ? e->description : STR(""));
     jw_ktime(&w, "created_at", e->ts);
@@ -170,6 +170,9 @@ static void render_freeze(struct api_call *c)
 
 static enum api_step set_frozen(struct api_call *c, enum ledger_kind kind)
 {
+    enum api_step step;
+    if (api_failed(c, app_user_uuid(c->app, c->subject, c->may_block, c->from_uuid), "there is no such user", &step))
+        return step;
     c->one = (struct movement){
         .kind = kind, .from_user = c->subject, .currency = api_currency(c, &c->body[0]), .description = c->body[1].s};
     c->job.kind = JOB_MOVE;

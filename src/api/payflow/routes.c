@@ -107,7 +107,7 @@ const struct api_route api_payflow_routes[] = {
      "revokeApiKey", "Users", "Revoke an API key", "Deleted", 200, false},
 
     {HTTP_POST, "/api/balances/initialize", OPEN_OWNER, "query:user_id", EXEC_INLINE, KEY_IN_LEDGER, 0, nothing, account, payflow_balance_open,
-     "initializeBalance", "Balances", "Open an account", "Balance", 201, false},
+     "initializeBalance", "Balances", "Open an account", "Balance", 201, false, 200, NULL},
     {HTTP_GET, "/api/balances", OPEN_OWNER, "query:user_id", EXEC_INLINE, NO_KEY, 0, NULL, account, payflow_balance_get,
      "getBalance", "Balances", "Balance, held and available", "Balance", 200, false},
     {HTTP_GET, "/api/balances/history", {RIGHT_OWNER, false}, "query:user_id", EXEC_POOL, NO_KEY, 0, NULL, account_page, payflow_balance_history,

@@ -159,6 +159,39 @@ enum api_step payflow_transactions(struct api_call *c)
 
 /* ---- statistics ---- */
 
+/* Per currency: what was rolled back (as often as there are rollbacks), and the rest. */
+static void write_statuses(struct jw *w, const struct store_stat *s, unsigned n)
+{
+    jw_key(w, "by_status");
+    jw_arr(w);
+    for (unsigned i = 0; i < n; i++) {
+        bool seen = false;
+        for (unsigned k = 0; k < i; k++)
+            seen |= s[k].currency == s[i].currency;
+        if (seen)
+            continue;
+        struct store_stat all = {0}, back = {0};
+        for (unsigned k = i; k < n; k++) {
+            struct store_stat *sum = s[k].kind == LEDGER_ROLLBACK ? &back : &all;
+            if (s[k].currency != s[i].currency)
+                continue;
+            sum->count += s[k].count;
+            if (__builtin_add_overflow(sum->volume, s[k].volume, &sum->volume))
+                sum->volume = INT64_MAX;
+        }
+        for (unsigned k = 0; k < 2; k++) {
+            const struct store_stat *sum = k ? &back : &all;
+            jw_obj(w);
+            jw_kz(w, "status", k ? "rolled_back" : "completed");
+            jw_kstr(w, "currency", api_code(s[i].currency));
+            jw_kint(w, "count", sum->count);
+            jw_kamount(w, "volume", sum->volume, api_scale(s[i].currency));
+            jw_end_obj(w);
+        }
+    }
+    jw_end_arr(w);
+}
+
 static void write_window(struct jw *w, const char *key, const struct store_stat *s, unsigned n)
 {
     int64_t total = 0;
@@ -178,6 +211,7 @@ static void write_window(struct jw *w, const char *key, const struct store_stat 
         jw_end_obj(w);
     }
     jw_end_arr(w);
+    write_statuses(w, s, n);
     jw_end_obj(w);
 }
 

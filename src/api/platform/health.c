@@ -158,6 +158,7 @@ enum api_step platform_metrics_basic(struct api_call *c)
     jw_key(&w, "rate_limit");
     jw_obj(&w);
     jw_kuint(&w, "refused", metric_counter_value(c->api->rate_limited));
+    jw_kuint(&w, "logins_refused", app_logins_limited(c->app));
     jw_end_obj(&w);
     jw_key(&w, "ledger");
     jw_obj(&w);
