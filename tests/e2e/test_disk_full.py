@@ -73,6 +73,10 @@ class Writers:
         with self.lock:
             return len(self.acknowledged), len(self.refused)
 
+    def all_have_written(self):
+        with self.lock:
+            return len({mark.split("-")[0] for mark in self.acknowledged}) == len(self.threads)
+
     def end(self):
         self.over.set()
         for t in self.threads:
@@ -102,7 +106,7 @@ def test_a_full_disk_and_room_again(small_disk):
         for u in users:
             assert u.key
         writers = Writers(server, users)
-        eventually(lambda: writers.counts()[0] > 50)
+        eventually(lambda: writers.counts()[0] > 50 and writers.all_have_written())
 
         fill(filler)
         end = time.monotonic() + 10
