@@ -70,11 +70,6 @@ money_currency app_default_currency(const struct app *a)
     return a->cfg.currency;
 }
 
-bool app_is_dev(const struct app *a)
-{
-    return a->cfg.dev;
-}
-
 unsigned app_password_min(const struct app *a)
 {
     return a->cfg.password_min;

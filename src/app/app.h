@@ -47,7 +47,6 @@ struct app *app_new(const struct app_config *c, const struct app_deps *d);
 void app_free(struct app *a);
 void app_set_rate_limit(struct app *a, int64_t per_minute);
 money_currency app_default_currency(const struct app *a);
-bool app_is_dev(const struct app *a);
 unsigned app_password_min(const struct app *a); /* characters */
 struct store *app_store(struct app *a);
 struct cache *app_cache(struct app *a);
