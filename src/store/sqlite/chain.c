@@ -48,6 +48,30 @@ bool chain_back(struct chain *c, struct ledger_entry *ret)
     return false;
 }
 
+bool chain_point(struct chain *c, int64_t seq, struct chain_point *ret)
+{
+    struct sqlite_q q;
+    bool found = false;
+    if (seq <= 0 || c->err)
+        return false;
+    sqlite_q_begin(&q, c->conn,
+                   "SELECT ts, debit, credit, debit_balance, credit_balance, debit_prev, credit_prev"
+                   " FROM journal WHERE seq = ?1");
+    sqlite_q_i64(&q, seq);
+    if (sqlite_q_next(&q)) {
+        bool out = sqlite_col_i64(&q, 1) == c->a->a.id;
+        ret->seq = seq;
+        ret->ts = sqlite_col_i64(&q, 0);
+        ret->balance = sqlite_col_i64(&q, out ? 3 : 4);
+        ret->prev = sqlite_col_i64(&q, out ? 5 : 6);
+        found = (out || sqlite_col_i64(&q, 2) == c->a->a.id) && ret->prev < seq;
+    }
+    c->err = sqlite_q_end(&q);
+    if (c->err == PFE_OK && !found)
+        c->err = PFE_INTERNAL;
+    return found && c->err == PFE_OK;
+}
+
 bool chain_from(struct chain *c, int64_t seq, struct ledger_entry *ret)
 {
     c->prev = seq;

@@ -21,6 +21,13 @@ bool chain_from(struct chain *c, int64_t seq, struct ledger_entry *ret);
 bool chain_go(struct chain *c, int64_t seq, struct ledger_entry *ret);
 /* To the account's previous entry; false at the end. */
 bool chain_back(struct chain *c, struct ledger_entry *ret);
+/* What a balance at a time needs of an entry, for half the work of reading all of it. */
+struct chain_point {
+    int64_t seq, ts, balance; /* after the entry */
+    int64_t prev;             /* the account's entry before it; 0: none */
+};
+/* Entry seq, which must be the account's; false: seq is 0, or the chain is broken. */
+bool chain_point(struct chain *c, int64_t seq, struct chain_point *ret);
 /* The first error of all. PFE_INTERNAL: the chain is broken. */
 enum pf_err chain_end(struct chain *c) MUSTCHECK;
 

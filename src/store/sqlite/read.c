@@ -108,12 +108,11 @@ enum pf_err sqlite_balance_at(struct store *st, int64_t account, int64_t at_us, 
     bool based = n > BOOK_MARK_EVERY && chain_mark_at(&c, (n - 1) / BOOK_MARK_EVERY * BOOK_MARK_EVERY, &before);
     if (n > BOOK_MARK_EVERY && !based && c.err == PFE_OK)
         c.err = PFE_INTERNAL;
-    struct ledger_entry x;
+    struct chain_point x = {.prev = bounded ? after.seq : a.a.head};
     unsigned k = 0;
-    for (bool more = chain_from(&c, bounded ? after.seq : a.a.head, &x);
-         more && x.seq > before.seq && k < BOOK_MARK_EVERY; more = chain_back(&c, &x)) {
+    while (k < BOOK_MARK_EVERY && x.prev > before.seq && chain_point(&c, x.prev, &x)) {
         ts[k] = x.ts;
-        balance[k++] = x.debit == account ? x.debit_balance : x.credit_balance;
+        balance[k++] = x.balance;
     }
     int64_t found = based ? before.balance : 0, time = based ? before.ts : INT64_MIN;
     while (k-- > 0) {
