@@ -21,6 +21,7 @@ void request_too_large(struct request *r)
         return;
     const union MHD_ConnectionInfo *info = MHD_get_connection_info(r->conn, MHD_CONNECTION_INFO_CONNECTION_FD);
     r->phase = PHASE_LINGER;
+    request_arrived(r); /* nobody needs to wait for the rest */
     if (!info || !reply_as_bytes(r, PFE_TOO_LARGE, too_long, info->connect_fd)) {
         r->failed = true;
         return;

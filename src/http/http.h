@@ -95,8 +95,8 @@ unsigned http_server_connections(const struct http_server *s);
 uint64_t http_server_requests(const struct http_server *s); /* answered since start */
 /* Stops accepting; answers carry Connection: close from now on. */
 void http_server_drain(struct http_server *s);
-/* Waits until no request is being handled, at most wait_ms; then closes everything. All suspended requests must be
- * resumed. */
+/* Waits for the requests whose headers are there, those whose body still arrives included, and refuses new ones; after
+ * wait_ms only for those that are being handled; then closes everything. All suspended requests must be resumed. */
 void http_server_stop(struct http_server *s, unsigned wait_ms);
 
 struct http_totals {

@@ -55,6 +55,7 @@ enum known_header {
 /* One per I/O thread; written only by it. Counters are read by others. */
 struct io {
     _Alignas(64) atomic_uint_fast64_t requests; /* answered */
+    atomic_int_fast64_t arriving;               /* headers seen, handler not yet entered */
     atomic_int_fast64_t handling;               /* handler entered, answer not yet queued */
     atomic_int_fast64_t in_flight;              /* handler entered, answer not yet sent */
     atomic_int pulse;                           /* eventfd in this thread's epoll set; -1: none yet */
@@ -87,7 +88,9 @@ struct http_server {
     uint16_t port;
     pthread_t starter;
     char mhd_says[160]; /* while starting */
-    atomic_bool draining, stopping;
+    atomic_bool draining;
+    atomic_bool stopping; /* requests that begin now are refused */
+    atomic_bool cutting;  /* so are those that have begun and have not come to their handler */
     atomic_uint connections;
     atomic_int_fast64_t orphans;
     struct {
@@ -128,11 +131,12 @@ struct request {
     struct request *next; /* in io->idle */
     enum phase phase;
     enum verb verb;
-    bool gone;    /* the client is; an answer goes nowhere */
-    bool orphan;  /* suspended while gone: http_resume runs `resumed` itself */
-    bool failed;  /* could not be answered: close the connection */
-    bool close;   /* close after the answer */
-    bool counted; /* in io->in_flight */
+    bool gone;              /* the client is; an answer goes nowhere */
+    bool orphan;            /* suspended while gone: http_resume runs `resumed` itself */
+    bool failed;            /* could not be answered: close the connection */
+    bool close;             /* close after the answer */
+    bool late;              /* begun when the server was stopping already */
+    bool arriving, counted; /* in io->arriving, io->in_flight */
     void (*resumed)(struct http_req *r);
 
     /* what has been sent */
@@ -173,6 +177,9 @@ bool request_is_json(const struct request *r);
 void request_make_id(struct request *r);
 void request_make_trace(struct request *r);
 void io_seed(struct io *io);
+
+/* server.c: stop does not have to wait for the rest of it any more. */
+void request_arrived(struct request *r);
 
 /* body.c: one piece of body, 0 < n. False: close the connection. */
 bool request_body(struct request *r, const char *p, size_t n);

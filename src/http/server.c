@@ -125,6 +125,14 @@ static void run(struct request *r, void (*fn)(struct http_req *r))
     fn(&r->pub);
 }
 
+/* The thread that stops the server reads `arriving` before `handling`: what leaves the one is in the other by then. */
+void request_arrived(struct request *r)
+{
+    if (r->arriving)
+        count_add(&r->io->arriving, -1);
+    r->arriving = false;
+}
+
 /* The whole request is there. */
 static void dispatch(struct request *r)
 {
@@ -138,13 +146,14 @@ static void dispatch(struct request *r)
         reply_options(r);
         return;
     }
-    /* Either stop sees this count, or this thread sees that stop has begun. */
+    /* Either stop sees this count, or this thread sees that it is too late. */
     r->counted = true;
     count_add(&r->io->in_flight, 1);
     atomic_store(&r->io->handling, atomic_load_explicit(&r->io->handling, memory_order_relaxed) + 1);
+    request_arrived(r);
     metric_add(s->g_in_flight, 1);
     r->phase = PHASE_RUNNING;
-    if (atomic_load(&s->stopping)) {
+    if (r->late || atomic_load(&s->cutting)) {
         r->close = true;
         reply_refusal(r, PFE_DRAINING, NULL);
         return;
@@ -162,6 +171,10 @@ static enum MHD_Result after_run(struct request *r)
 
 static enum MHD_Result on_headers(struct request *r, const char *method, const char *version)
 {
+    /* Either stop waits for this request, or this thread sees that stop has begun. */
+    r->arriving = true;
+    atomic_store(&r->io->arriving, atomic_load_explicit(&r->io->arriving, memory_order_relaxed) + 1);
+    r->late = atomic_load(&r->server->stopping);
     r->pub.start_us = clock_mono(r->server->clock);
     if (r->client) {
         memcpy(r->pub.peer, r->client->peer, sizeof r->pub.peer);
@@ -315,6 +328,7 @@ static void on_completed(void *cls, struct MHD_Connection *conn, void **context,
         return;
     watch_expect(s, r->client,
                  2); /* MHD sees to it that it is not quiet for more than one; the other is for a request line */
+    request_arrived(r);
     struct io *io = r->io;
     bool counted = r->counted, ours = true;
     if (r->phase == PHASE_SUSPENDED) { /* resumed, but the client had gone before `resumed` could run */
@@ -564,11 +578,15 @@ void http_server_drain(struct http_server *s)
     close(never);
 }
 
-static int64_t sum(const struct http_server *s, bool sent)
+enum count { ARRIVING, HANDLING, IN_FLIGHT };
+
+static int64_t sum(const struct http_server *s, enum count which)
 {
-    int64_t n = atomic_load(&s->orphans);
-    for (unsigned i = 0; i < s->n_io; i++)
-        n += atomic_load(sent ? &s->io[i].in_flight : &s->io[i].handling);
+    int64_t n = which == ARRIVING ? 0 : atomic_load(&s->orphans);
+    for (unsigned i = 0; i < s->n_io; i++) {
+        const struct io *io = &s->io[i];
+        n += atomic_load(which == ARRIVING ? &io->arriving : which == HANDLING ? &io->handling : &io->in_flight);
+    }
     return n;
 }
 
@@ -580,13 +598,15 @@ static void nap(void)
 void http_server_stop(struct http_server *s, unsigned wait_ms)
 {
     http_server_drain(s);
-    atomic_store(&s->stopping, true); /* from here on no handler is entered */
+    atomic_store(&s->stopping, true);
     int64_t deadline = clock_mono(clock_system()) + (int64_t)wait_ms * 1000;
-    while (sum(s, true) > 0 && clock_mono(clock_system()) < deadline)
+    while ((sum(s, ARRIVING) > 0 || sum(s, IN_FLIGHT) > 0) && clock_mono(clock_system()) < deadline)
         nap();
-    if (sum(s, false) > 0)
-        log_msg(LOG_WARN, "http: requests are still being handled; waiting for them", LOG_I("requests", sum(s, false)));
-    while (sum(s, false) > 0) /* MHD aborts the process when it stops with a suspended connection */
+    atomic_store(&s->cutting, true); /* from here on no handler is entered */
+    if (sum(s, HANDLING) > 0)
+        log_msg(LOG_WARN, "http: requests are still being handled; waiting for them",
+                LOG_I("requests", sum(s, HANDLING)));
+    while (sum(s, HANDLING) > 0) /* MHD aborts the process when it stops with a suspended connection */
         nap();
     watch_end(s);
     MHD_stop_daemon(s->daemon);
