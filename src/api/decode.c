@@ -220,15 +220,9 @@ void api_page_end(struct jw *w, const struct api_page *p, int64_t next)
     jw_kint(w, "offset", p->offset);
     jw_kbool(w, "has_more", next != 0);
     if (next) {
-        struct buf b;
-        char text[64];
-        buf_init(&b, 0);
-        buf_puts(&b, "c:");
-        buf_i64(&b, next);
-        if (!b.failed)
-            b64url_encode(b.p, b.n, text);
-        jw_kz(w, "next_cursor", b.failed ? NULL : text);
-        buf_free(&b);
+        char plain[2 + STR_U64_MAX] = "c:", text[64];
+        b64url_encode(plain, 2 + str_from_u64((uint64_t)next, plain + 2), text);
+        jw_kz(w, "next_cursor", text);
     } else {
         jw_knull(w, "next_cursor");
     }

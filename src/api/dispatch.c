@@ -48,6 +48,9 @@ static void send_answer(struct api_call *c)
 {
     struct http_req *r = c->r;
     app_idem_end(c->app, &c->idem);
+    /* perhaps done, but there is no memory to say so: not a 503, which says that it was not */
+    if (c->p.code == PFE_OK && r->out.failed && r->method != HTTP_GET)
+        api_fail(c, PFE_INTERNAL, "the request was carried out; its answer could not be written");
     if (c->p.code != PFE_OK) {
         buf_clear(&r->out);
         http_reply_problem(r, &c->p);
@@ -249,8 +252,6 @@ static void resumed(struct http_req *r)
             problem_set(&c->p, c->job.err, "%s", "");
         if (c->p.code == PFE_OK && !c->idem.replayed && r->out.n == 0)
             c->render(c);
-        if (c->p.code == PFE_OK && r->out.failed) /* done, but there is no memory to say so: not a 503 */
-            api_fail(c, PFE_INTERNAL, "the request was carried out; its answer could not be written");
     }
     send_answer(c);
 }
@@ -376,8 +377,10 @@ static size_t add_rows(struct api *a, const struct api_route *rows, size_t n, si
 struct api *api_new(const struct api_config *c)
 {
     struct api *a = calloc(1, sizeof *a);
+    struct buf doc;
     if (!a)
         return NULL;
+    buf_init(&doc, 0);
     a->cfg = *c;
     size_t n = api_payflow_routes_n + 2 * api_banking_routes_n + api_platform_routes_n;
     a->http = calloc(n, sizeof *a->http);
@@ -394,9 +397,7 @@ struct api *api_new(const struct api_config *c)
     }
     a->rate_limited = metric_counter(c->metrics, "payflow_rate_limited_total", "Requests refused by RATE_LIMIT.", "");
 
-    struct buf doc;
     uint8_t hash[SHA256_LEN];
-    buf_init(&doc, 0);
     a->openapi_etag = malloc(20);
     if (!a->openapi_etag || api_openapi_render(a, &doc) != PFE_OK)
         goto fail;
@@ -409,6 +410,7 @@ struct api *api_new(const struct api_config *c)
     memcpy(a->openapi_etag + 17, "\"", 2);
     return a;
 fail:
+    buf_free(&doc);
     api_free(a);
     return NULL;
 }

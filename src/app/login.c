@@ -122,8 +122,10 @@ enum pf_err app_login(struct app *a, const struct caller *c, struct str username
         return problem_set(p, PFE_RATE_LIMITED, "too many login attempts; %d a minute are allowed", LOGIN_TRIES);
     }
     bool known = e == PFE_OK && u.status == STORE_USER_ACTIVE;
-    bool right = password_check(password, known ? u.password_hash : a->dummy_hash);
-    if (!known || !right) {
+    e = password_check(password, known ? u.password_hash : a->dummy_hash);
+    if (e == PFE_NOMEM) /* says nothing about the password, so it is no failed try either */
+        return problem_set(p, e, "%s", "");
+    if (!known || e != PFE_OK) {
         if (!count_all)
             cache_rate(a->d.cache, k, LOGIN_TRIES, LOGIN_WINDOW_US, 1, &r);
         return problem_set(p, refuse_login(a, c, account, PFE_BAD_CREDENTIALS), "the name or the password is wrong");

@@ -144,6 +144,8 @@ static enum app_auth by_token(struct app *a, struct str text, bool may_block, st
                 hex_decode((struct str){c.jti.p, 32}, key + 8, 16, &n) && n == 16;
     int64_t user = je == JWT_OK ? c.sub : 0;
     arena_reset(&arena);
+    if (je == JWT_NOMEM)
+        return refuse(p, PFE_NOMEM, "");
     if (!form)
         return refuse(p, PFE_BAD_CREDENTIALS, token_fault(je));
     memcpy(key, key + 16, 8); /* the slot is chosen by the first bytes: those of the family that are random */

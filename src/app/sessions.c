@@ -126,7 +126,7 @@ static enum pf_err issue(struct app *a, struct store_tx *tx, const uint8_t famil
 }
 
 /* Is it a refresh token of ours, by its signature and claims? Whether it was used, the store knows. */
-static bool is_refresh(struct app *a, struct str token)
+static enum pf_err check_refresh(struct app *a, struct str token)
 {
     char block[8192];
     struct arena arena;
@@ -135,7 +135,7 @@ static bool is_refresh(struct app *a, struct str token)
     enum jwt_err e = jwt_verify(&arena, a->cfg.jwt_secret, token, APP_TOKEN_ISSUER, APP_TOKEN_AUDIENCE, STR("refresh"),
                                 app_now(a) / 1000000, &c);
     arena_reset(&arena);
-    return e == JWT_OK;
+    return e == JWT_OK ? PFE_OK : e == JWT_NOMEM ? PFE_NOMEM : PFE_BAD_CREDENTIALS;
 }
 
 enum pf_err app_session_start(struct app *a, const struct caller *c, const struct store_user *u, struct app_tokens *ret)
@@ -192,10 +192,11 @@ enum pf_err app_session_refresh(struct app *a, const struct caller *c, struct st
     uint8_t hash[32];
     struct store_refresh r;
     struct store_session s;
-    if (!is_refresh(a, refresh))
-        return problem_set(p, PFE_BAD_CREDENTIALS, invalid);
+    enum pf_err e = check_refresh(a, refresh);
+    if (e != PFE_OK)
+        return problem_set(p, e, "%s", e == PFE_BAD_CREDENTIALS ? invalid : "");
     sha256_of(refresh, hash);
-    enum pf_err e = store_refresh_get(a->d.store, hash, &r);
+    e = store_refresh_get(a->d.store, hash, &r);
     if (e == PFE_OK)
         e = store_session_get(a->d.store, r.family, &s);
     if (e == PFE_NOT_FOUND)
@@ -205,6 +206,8 @@ enum pf_err app_session_refresh(struct app *a, const struct caller *c, struct st
     struct caller who = *c;
     who.who.user = s.user;
     e = store_user_get(a->d.store, s.user, ret_user);
+    if (e != PFE_OK && e != PFE_NOT_FOUND)
+        return problem_set(p, e, "%s", "");
     if (e != PFE_OK || ret_user->status != STORE_USER_ACTIVE || s.revoked_us || r.expires_us <= app_now(a))
         return problem_set(p, PFE_BAD_CREDENTIALS, invalid);
     struct store_tx *tx;

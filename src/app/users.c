@@ -189,14 +189,11 @@ static enum pf_err delete_user(struct app *a, const struct caller *c, int64_t id
         return e;
     struct job j = {.kind = JOB_CLOSE, .actor = c->who.user, .user = id};
     e = app_submit_wait(a, &j);
-    if (e == PFE_OK)
-        e = set_status(a, c, id, STORE_USER_CLOSING, STORE_USER_DELETED);
-    else if (e != PFE_INTERNAL) {
-        enum pf_err back = set_status(a, c, id, STORE_USER_CLOSING, STORE_USER_ACTIVE);
-        if (back != PFE_OK)
-            e = back;
-    }
-    return e;
+    if (e == PFE_INTERNAL)
+        return e;
+    enum store_user_status to = e == PFE_OK ? STORE_USER_DELETED : STORE_USER_ACTIVE;
+    /* stuck half-way: not an error that says that nothing was done */
+    return set_status(a, c, id, STORE_USER_CLOSING, to) == PFE_OK ? e : PFE_INTERNAL;
 }
 
 enum pf_err app_user_delete(struct app *a, const struct caller *c, int64_t id, struct problem *p)

@@ -40,7 +40,8 @@ enum { PASSWORD_HASH_MAX = 64, PASSWORD_BYTES_MAX = 72 };
 /* bcrypt $2b$, cost 4..15. Slow by design (about 0.2 s at 12): worker threads only.
    PFE_INVALID: over 72 bytes or with a NUL, or a cost out of range. PFE_NOMEM. */
 enum pf_err password_hash(struct str password, int cost, char out[PASSWORD_HASH_MAX]) MUSTCHECK;
-/* Constant-time in the hash. A malformed hash ($2a$, $2b$ or $2y$, cost 4..15) is false, and so is a want of memory. */
-bool password_check(struct str password, const char *hash);
+/* Constant-time in the hash. PFE_BAD_CREDENTIALS: not this one, or a malformed hash ($2a$, $2b$ or $2y$, cost 4..15).
+   PFE_NOMEM. */
+enum pf_err password_check(struct str password, const char *hash) MUSTCHECK;
 
 #endif

@@ -69,18 +69,26 @@ static bool get_int(const struct json *obj, const char *key, int64_t *ret)
     return v && v->type == JSON_NUMBER && str_to_i64(v->s, ret);
 }
 
-static bool read_claims(struct arena *a, struct str encoded, struct jwt_claims *ret)
+static enum jwt_err read_claims(struct arena *a, struct str encoded, struct jwt_claims *ret)
 {
     char *text = arena_alloc(a, PAYLOAD_MAX);
     struct str sub;
     struct json *obj;
+    enum pf_err e;
     size_t n;
+    bool ok;
 
-    return text && b64url_decode(encoded, text, PAYLOAD_MAX, &n) &&
-           json_parse(a, (struct str){text, n}, &obj, NULL) == PFE_OK && get_str(obj, "sub", &sub) &&
-           str_to_i64(sub, &ret->sub) && ret->sub > 0 && get_str(obj, "role", &ret->role) &&
-           get_str(obj, "iss", &ret->iss) && get_str(obj, "aud", &ret->aud) && get_str(obj, "jti", &ret->jti) &&
-           get_str(obj, "typ", &ret->typ) && get_int(obj, "iat", &ret->iat) && get_int(obj, "exp", &ret->exp);
+    if (!text)
+        return JWT_NOMEM;
+    if (!b64url_decode(encoded, text, PAYLOAD_MAX, &n))
+        return JWT_MALFORMED;
+    e = json_parse(a, (struct str){text, n}, &obj, NULL);
+    if (e != PFE_OK)
+        return e == PFE_NOMEM ? JWT_NOMEM : JWT_MALFORMED;
+    ok = get_str(obj, "sub", &sub) && str_to_i64(sub, &ret->sub) && ret->sub > 0 && get_str(obj, "role", &ret->role) &&
+         get_str(obj, "iss", &ret->iss) && get_str(obj, "aud", &ret->aud) && get_str(obj, "jti", &ret->jti) &&
+         get_str(obj, "typ", &ret->typ) && get_int(obj, "iat", &ret->iat) && get_int(obj, "exp", &ret->exp);
+    return ok ? JWT_OK : JWT_MALFORMED;
 }
 
 enum jwt_err jwt_verify(struct arena *a, struct str secret, struct str token, struct str iss, struct str aud,
@@ -89,6 +97,7 @@ enum jwt_err jwt_verify(struct arena *a, struct str secret, struct str token, st
     uint8_t mac[SHA256_LEN], sent[SHA256_LEN];
     struct jwt_claims c;
     struct str signature;
+    enum jwt_err e;
     const char *dot;
     size_t n;
 
@@ -103,8 +112,9 @@ enum jwt_err jwt_verify(struct arena *a, struct str secret, struct str token, st
     hmac_sha256(secret, (struct str){token.p, (size_t)(dot - token.p)}, mac);
     if (!crypt_equal(mac, sent, sizeof mac))
         return JWT_SIGNATURE;
-    if (!read_claims(a, (struct str){token.p + HEADER_LEN, (size_t)(dot - token.p) - HEADER_LEN}, &c))
-        return JWT_MALFORMED;
+    e = read_claims(a, (struct str){token.p + HEADER_LEN, (size_t)(dot - token.p) - HEADER_LEN}, &c);
+    if (e != JWT_OK)
+        return e;
     if (c.exp <= now_s || c.iat > now_s + SKEW_S)
         return JWT_EXPIRED;
     if (!str_eq(c.iss, iss))

@@ -58,10 +58,15 @@ static bool is_bcrypt(const char *hash)
     return cost >= COST_MIN && cost <= COST_MAX;
 }
 
-bool password_check(struct str password, const char *hash)
+enum pf_err password_check(struct str password, const char *hash)
 {
     char again[BCRYPT_TEXT_LEN + 1];
+    enum pf_err e;
 
-    return acceptable(password) && is_bcrypt(hash) && run(password, hash, again) == PFE_OK &&
-           crypt_equal(again, hash, BCRYPT_TEXT_LEN);
+    if (!acceptable(password) || !is_bcrypt(hash))
+        return PFE_BAD_CREDENTIALS;
+    e = run(password, hash, again);
+    if (e == PFE_NOMEM)
+        return e;
+    return e == PFE_OK && crypt_equal(again, hash, BCRYPT_TEXT_LEN) ? PFE_OK : PFE_BAD_CREDENTIALS;
 }

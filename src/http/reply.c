@@ -83,6 +83,9 @@ static void finish(struct request *r, struct answer *a)
     if (!r->gone) {
         answer_headers(r, a);
         r->failed = !queue(r, a);
+        /* MHD allocates each header; one piece may be had when some of those were not */
+        if (r->failed && r->client && !r->server->tls)
+            (void)send_as_bytes(r, a, r->client->fd);
     } else if (r->client && !r->server->tls) {
         /* What MHD takes for the client's end may be the end of its sending only (RFC 9112 9.6), and it may have moved
          * money: the socket is still open. */
@@ -290,16 +293,20 @@ static void set_problem_headers(struct request *r, enum pf_err e, int retry_afte
 static void send_problem(struct request *r, enum pf_err e, const char *detail, const struct problem_field *fields,
                          int n_fields, int retry_after_s)
 {
-    static const char last_resort[] =
-        "{\"type\":\"/problems/out-of-memory\",\"title\":\"Out of memory\",\"status\":503,"
-        "\"error\":\"Out of memory\",\"code\":503}";
+    static const char refused[] = "{\"type\":\"/problems/out-of-memory\",\"title\":\"Out of memory\",\"status\":503,"
+                                  "\"error\":\"Out of memory\",\"code\":503}";
+    static const char unknown[] = "{\"type\":\"/problems/internal-error\",\"title\":\"Internal error\",\"status\":500,"
+                                  "\"error\":\"Internal error\",\"code\":500}";
+    int status = err_info(e)->http;
     set_problem_headers(r, e, retry_after_s);
     buf_clear(&r->pub.out);
     put_problem(&r->pub.out, e, detail, fields, n_fields, instance_of(r), r->pub.request_id);
-    if (r->pub.out.failed)
-        finish_body(r, 503, problem_json, str_c(last_resort));
+    if (!r->pub.out.failed)
+        finish_body(r, status, problem_json, buf_as_str(&r->pub.out));
+    else if (status == 500) /* a write's outcome is unknown: a 503 would say that nothing was done */
+        finish_body(r, 500, problem_json, str_c(unknown));
     else
-        finish_body(r, err_info(e)->http, problem_json, buf_as_str(&r->pub.out));
+        finish_body(r, 503, problem_json, str_c(refused));
 }
 
 void http_reply_problem(struct http_req *r, const struct problem *p)

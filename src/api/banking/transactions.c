@@ -45,14 +45,16 @@ enum api_step banking_rollback(struct api_call *c)
     struct app_tx *t = arena_alloc(&c->r->arena, sizeof *t);
     struct uuid id;
     int64_t seq = 0;
-    enum pf_err e = t ? PFE_NOT_FOUND : PFE_NOMEM;
+    if (!t)
+        return api_fail(c, PFE_NOMEM, "");
+    enum pf_err e = PFE_NOT_FOUND;
     if (str_to_i64(c->r->params[0], &seq))
         e = seq > 0 ? PFE_OK : PFE_NOT_FOUND;
     else if (uuid_parse(c->r->params[0], &id))
         e = app_transaction_seq(c->app, &c->r->arena, id.b, &seq);
-    if (e == PFE_OK && t)
+    if (e == PFE_OK)
         e = app_transaction(c->app, &c->caller.who, &c->r->arena, seq, true, t);
-    if (e != PFE_OK || !t)
+    if (e != PFE_OK)
         return api_fail(c, e, none);
     if (app_rollback_check(c->app, &c->caller.who, seq, &c->p) != PFE_OK)
         return API_DONE;

@@ -55,10 +55,8 @@ static void render_item(struct api_call *c, struct jw *w, unsigned index, const 
         buf_init(&b, 0);
         http_problem_json(&b, p, c->r->path, c->r->request_id);
         jw_key(w, "error");
-        if (b.failed)
-            jw_null(w);
-        else
-            jw_raw(w, buf_as_str(&b));
+        jw_raw(w, buf_as_str(&b));
+        w->b->failed |= b.failed;
         buf_free(&b);
     } else {
         jw_key(w, "transaction");

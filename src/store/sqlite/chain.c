@@ -3,7 +3,7 @@
 enum pf_err chain_begin(struct chain *c, struct sqlite_conn *conn, const struct book_account *a)
 {
     *c = (struct chain){.conn = conn, .a = a};
-    return sqlite_exec(conn, "BEGIN");
+    return sqlite_exec(conn, sqlite_begin);
 }
 
 static void leave(struct chain *c)
@@ -81,7 +81,7 @@ bool chain_from(struct chain *c, int64_t seq, struct ledger_entry *ret)
 enum pf_err chain_end(struct chain *c)
 {
     leave(c);
-    enum pf_err e = sqlite_exec(c->conn, "COMMIT");
+    enum pf_err e = sqlite_exec(c->conn, sqlite_commit);
     return c->err ? c->err : e;
 }
 

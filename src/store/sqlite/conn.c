@@ -136,6 +136,9 @@ void sqlite_col_blob(const struct sqlite_q *q, int i, void *out, size_t n)
 
 /* ---- connections ---- */
 
+const char sqlite_begin[] = "BEGIN", sqlite_begin_write[] = "BEGIN IMMEDIATE", sqlite_commit[] = "COMMIT",
+           sqlite_rollback[] = "ROLLBACK";
+
 int sqlite_conn_open(struct sqlite_conn *c, const char *path, int flags)
 {
     int rc = sqlite3_open_v2(path, &c->db, flags | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE, NULL);
@@ -144,6 +147,15 @@ int sqlite_conn_open(struct sqlite_conn *c, const char *path, int flags)
     if (rc == SQLITE_OK && flags & SQLITE_OPEN_READONLY)
         rc = sqlite3_db_config(c->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
     return rc;
+}
+
+enum pf_err sqlite_conn_ready(struct sqlite_conn *c)
+{
+    const char *const cycle[] = {sqlite_begin, sqlite_rollback, sqlite_begin, sqlite_commit};
+    enum pf_err e = PFE_OK;
+    for (size_t i = 0; i < sizeof cycle / sizeof cycle[0] && e == PFE_OK; i++)
+        e = sqlite_exec(c, cycle[i]);
+    return e;
 }
 
 void sqlite_conn_close(struct sqlite_conn *c)
@@ -179,7 +191,7 @@ static struct sqlite_conn *reader_claim(struct sqlite_store *s)
     int rc = sqlite_conn_open(c, s->path, SQLITE_OPEN_READONLY);
     if (rc == SQLITE_OK)
         rc = sqlite3_exec(c->db, "PRAGMA cache_size = -512; PRAGMA query_only = ON;", NULL, NULL, NULL);
-    if (rc != SQLITE_OK) {
+    if (rc != SQLITE_OK || sqlite_conn_ready(c) != PFE_OK) {
         sqlite_conn_close(c);
         free(c);
         return NULL;
@@ -217,7 +229,7 @@ enum pf_err sqlite_write_begin(struct sqlite_store *s)
     if (s->mode == SQLITE_INSPECT)
         return PFE_UNAVAILABLE;
     pthread_mutex_lock(&s->wlock);
-    enum pf_err e = atomic_load(&s->fatal) ? PFE_INTERNAL : sqlite_exec(&s->w, "BEGIN IMMEDIATE");
+    enum pf_err e = atomic_load(&s->fatal) ? PFE_INTERNAL : sqlite_exec(&s->w, sqlite_begin_write);
     if (e)
         pthread_mutex_unlock(&s->wlock);
     return e;
@@ -241,7 +253,7 @@ static void checkpoint(struct sqlite_store *s)
 static void rollback(struct sqlite_store *s)
 {
     /* SQLite rolls back by itself after some errors. */
-    if (!sqlite3_get_autocommit(s->w.db) && sqlite_exec(&s->w, "ROLLBACK") != PFE_OK)
+    if (!sqlite3_get_autocommit(s->w.db) && sqlite_exec(&s->w, sqlite_rollback) != PFE_OK)
         atomic_store(&s->fatal, true);
 }
 
@@ -263,7 +275,7 @@ enum pf_err sqlite_write_commit_locked(struct sqlite_store *s)
 {
     struct sqlite_q q;
     int64_t t0 = s->h_commit ? clock_mono(clock_system()) : 0;
-    sqlite_q_begin(&q, &s->w, "COMMIT");
+    sqlite_q_begin(&q, &s->w, sqlite_commit);
     enum pf_err e = sqlite_q_run(&q);
     if (s->h_commit)
         metric_observe(s->h_commit, clock_mono(clock_system()) - t0);

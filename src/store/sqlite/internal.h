@@ -120,8 +120,13 @@ enum pf_err sqlite_err(sqlite3 *db, int rc);
 int sqlite_conn_open(struct sqlite_conn *c, const char *path, int flags);
 /* Also on a zeroed or half-open connection. */
 void sqlite_conn_close(struct sqlite_conn *c);
-/* A statement without parameters and rows, such as "BEGIN". */
+/* A statement without parameters and rows. */
 enum pf_err sqlite_exec(struct sqlite_conn *c, const char *sql) MUSTCHECK;
+/* Prepares the statements that end transactions, for a connection that could not end one for want of memory would be
+   lost. Call it once the connection is set up: PRAGMAs and changes of the schema undo it. */
+enum pf_err sqlite_conn_ready(struct sqlite_conn *c) MUSTCHECK;
+/* What begins and ends transactions on such a connection: statements are found by these addresses. */
+extern const char sqlite_begin[], sqlite_begin_write[], sqlite_commit[], sqlite_rollback[];
 
 /* NULL when the machine or SQLITE_READERS_MAX refuses: answer PFE_UNAVAILABLE. */
 struct sqlite_conn *sqlite_reader(struct sqlite_store *s);

@@ -330,7 +330,7 @@ static enum pf_err open_inspect(struct sqlite_store *s, char ret_why[SQLITE_WHY]
         return PFE_NOT_FOUND;
     }
     struct sqlite_conn *c = sqlite_reader(s);
-    enum pf_err e = c ? sqlite_exec(c, "BEGIN") : PFE_UNAVAILABLE;
+    enum pf_err e = c ? sqlite_exec(c, sqlite_begin) : PFE_UNAVAILABLE;
     if (e) {
         snprintf(ret_why, SQLITE_WHY, "cannot open %.180s for reading", s->path);
         return e;
@@ -343,7 +343,7 @@ static enum pf_err open_inspect(struct sqlite_store *s, char ret_why[SQLITE_WHY]
     }
     if (e == PFE_OK)
         e = load(s, c, ret_why);
-    enum pf_err end = sqlite_exec(c, "COMMIT");
+    enum pf_err end = sqlite_exec(c, sqlite_commit);
     return e ? e : end;
 }
 
@@ -452,6 +452,11 @@ enum pf_err store_sqlite_open(const struct sqlite_options *o, struct store **ret
     enum pf_err e = PFE_NOMEM;
     if (s->sha && s->path)
         e = o->mode == SQLITE_SERVE ? open_serve(s, o->dir, ret_why) : open_inspect(s, ret_why);
+    if (e == PFE_OK && s->w.db) {
+        e = sqlite_conn_ready(&s->w);
+        if (e)
+            snprintf(ret_why, SQLITE_WHY, "cannot use %.150s: %s", s->path, sqlite3_errmsg(s->w.db));
+    }
     if (e) {
         store_free(s);
         return e;

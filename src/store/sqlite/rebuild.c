@@ -88,7 +88,7 @@ static enum pf_err rebuild(struct book *b, struct sqlite_conn *w, int64_t *ret_e
     if (e == PFE_OK)
         e = write_all(b, w);
     if (e == PFE_OK)
-        e = sqlite_exec(w, "COMMIT");
+        e = sqlite_exec(w, sqlite_commit);
     if (e)
         snprintf(ret_why, SQLITE_WHY, "cannot rebuild: %s", sqlite3_errmsg(w->db));
     return e;

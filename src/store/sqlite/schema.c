@@ -106,17 +106,17 @@ static enum pf_err record(struct sqlite_conn *c, const struct sqlite_migration_t
 static enum pf_err apply(struct sqlite_conn *c, const struct sqlite_migration_text *m, bool up,
                          char ret_why[SQLITE_WHY])
 {
-    enum pf_err e = sqlite_exec(c, "BEGIN IMMEDIATE");
+    enum pf_err e = sqlite_exec(c, sqlite_begin_write);
     if (e == PFE_OK)
         e = sqlite_err(c->db, sqlite3_exec(c->db, up ? m->up : m->down, NULL, NULL, NULL));
     if (e == PFE_OK)
         e = record(c, m, up);
     if (e == PFE_OK)
-        e = sqlite_exec(c, "COMMIT");
+        e = sqlite_exec(c, sqlite_commit);
     if (e) {
         snprintf(ret_why, SQLITE_WHY, "migration %d_%s %s: %s", m->version, m->name, up ? "up" : "down",
                  sqlite3_errmsg(c->db));
-        sqlite3_exec(c->db, "ROLLBACK", NULL, NULL, NULL);
+        sqlite3_exec(c->db, "ROLLBACK", NULL, NULL, NULL); /* or its end does */
     }
     return e;
 }

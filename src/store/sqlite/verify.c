@@ -139,10 +139,10 @@ enum pf_err sqlite_prove(struct sqlite_conn *c, struct store_verify *ret)
     struct proof *p = proof_new(&(struct proof_source){c, find_entry, find_resolver, find_mark});
     if (!p)
         return PFE_NOMEM;
-    enum pf_err e = sqlite_exec(c, "BEGIN");
+    enum pf_err e = sqlite_exec(c, sqlite_begin);
     if (e == PFE_OK) {
         e = prove(p, c, ret);
-        enum pf_err end = sqlite_exec(c, "COMMIT");
+        enum pf_err end = sqlite_exec(c, sqlite_commit);
         e = e ? e : end;
     }
     proof_free(p);

@@ -328,7 +328,7 @@ static void small_arenas_refuse(void **state)
         struct jwt_claims c;
         arena_init(&a, NULL, 0, limit);
         enum jwt_err e = jwt_verify(&a, SECRET, t, STR("payflow"), STR("api"), STR("access"), NOW, &c);
-        assert_true(e == JWT_OK || e == JWT_MALFORMED);
+        assert_true(e == JWT_OK || e == JWT_NOMEM);
         done = e == JWT_OK;
         arena_reset(&a);
         assert_true(limit < 8192);

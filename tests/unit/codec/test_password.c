@@ -23,8 +23,8 @@ static void known_vectors(void **state)
 
     (void)state;
     for (size_t i = 0; i < sizeof t / sizeof *t; i++) {
-        assert_true(password_check(str_c(t[i].password), t[i].hash));
-        assert_false(password_check(STR("U*V"), t[i].hash));
+        assert_int_equal(password_check(str_c(t[i].password), t[i].hash), PFE_OK);
+        assert_int_equal(password_check(STR("U*V"), t[i].hash), PFE_BAD_CREDENTIALS);
     }
 }
 
@@ -38,13 +38,13 @@ static void hashes_and_checks(void **state)
     assert_int_equal(strlen(a), 60);
     assert_memory_equal(a, "$2b$04$", 7);
     assert_string_not_equal(a, b);
-    assert_true(password_check(STR("secret"), a));
-    assert_true(password_check(STR("secret"), b));
-    assert_false(password_check(STR("secreT"), a));
-    assert_false(password_check(STR("secret "), a));
-    assert_false(password_check(STR(""), a));
+    assert_int_equal(password_check(STR("secret"), a), PFE_OK);
+    assert_int_equal(password_check(STR("secret"), b), PFE_OK);
+    assert_int_equal(password_check(STR("secreT"), a), PFE_BAD_CREDENTIALS);
+    assert_int_equal(password_check(STR("secret "), a), PFE_BAD_CREDENTIALS);
+    assert_int_equal(password_check(STR(""), a), PFE_BAD_CREDENTIALS);
     /* the length counts, not a NUL behind it */
-    assert_true(password_check((struct str){"secretary", 6}, a));
+    assert_int_equal(password_check((struct str){"secretary", 6}, a), PFE_OK);
 }
 
 static void refuses_bad_passwords(void **state)
@@ -59,12 +59,12 @@ static void refuses_bad_passwords(void **state)
     assert_int_equal(password_hash(STR("abc"), 16, hash), PFE_INVALID);
     assert_string_equal(hash, "untouched");
     assert_int_equal(password_hash((struct str){text, 72}, 4, hash), PFE_OK);
-    assert_true(password_check((struct str){text, 72}, hash));
+    assert_int_equal(password_check((struct str){text, 72}, hash), PFE_OK);
     /* bcrypt itself would ignore the 73rd byte */
-    assert_false(password_check((struct str){text, 73}, hash));
+    assert_int_equal(password_check((struct str){text, 73}, hash), PFE_BAD_CREDENTIALS);
     text[71] = 'y';
-    assert_false(password_check((struct str){text, 72}, hash));
-    assert_false(password_check(STR("x\0b"), hash));
+    assert_int_equal(password_check((struct str){text, 72}, hash), PFE_BAD_CREDENTIALS);
+    assert_int_equal(password_check(STR("x\0b"), hash), PFE_BAD_CREDENTIALS);
 }
 
 static void malformed_hashes_are_false(void **state)
@@ -87,7 +87,7 @@ static void malformed_hashes_are_false(void **state)
 
     (void)state;
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
-        assert_false(password_check(STR("U*U"), bad[i]));
+        assert_int_equal(password_check(STR("U*U"), bad[i]), PFE_BAD_CREDENTIALS);
 }
 
 int main(void)
