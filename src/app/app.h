@@ -30,6 +30,9 @@ struct app_config {
     int64_t rate_limit;      /* requests a minute per principal; 0: off */
     size_t queue_capacity;   /* movements that may wait for the writer */
     unsigned group_max;      /* jobs decided together, at most */
+    /* For simulation: the ledger writer is no thread. app_step decides a group on the caller's, and so does whatever
+       waits for one: nothing runs unless it is called, and all calls must come from one thread. */
+    bool stepped;
 };
 
 struct app_deps {

@@ -67,6 +67,8 @@ struct job {
 enum pf_err app_submit(struct app *a, struct job *j) MUSTCHECK;
 /* app_submit and wait. Blocking. Uses done and ctx itself. Returns j->err. */
 enum pf_err app_submit_wait(struct app *a, struct job *j) MUSTCHECK;
+/* app_config.stepped: decides and commits the next group, as the writer's thread would. false: no job waits. */
+bool app_step(struct app *a);
 
 /* What a refusal is called, with the accounts and amounts it may tell. */
 void app_movement_problem(const struct movement *m, struct problem *p);

@@ -6,12 +6,13 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "base/log.h"
 #include "base/map.h"
 #include "codec/uuid.h"
 
-enum { GROUP_MOVEMENTS_MAX = 16384, SHRINK_OVER = 4096 };
+enum { GROUP_MOVEMENTS_MAX = 16384, SHRINK_OVER = 4096, LINGER_US = 100 };
 /* A slot's key is owner << 10 | currency: a number beyond this is nobody's, and must not wrap round to somebody's. */
 static const int64_t OWNER_MAX = INT64_MAX >> 10;
 
@@ -26,10 +27,12 @@ struct writer {
     pthread_mutex_t lock;
     pthread_cond_t more;
     struct job *first, *last;
-    size_t queued; /* movements, at least 1 a job */
+    _Atomic size_t queued; /* movements, at least 1 a job; changes under the lock */
     bool stop;
     _Atomic bool dead;
-    bool full; /* the last group had no room; the thread's own */
+    bool full;    /* the last group had no room; the thread's own */
+    bool alone;   /* the last group was one job; the thread's own */
+    bool lingers; /* there are processors enough */
 
     /* the thread's own, reused from group to group */
     struct arena arena;
@@ -507,39 +510,68 @@ static void process(struct writer *w, struct job *list)
         a->d.on_fatal(a->d.fatal_ctx);
 }
 
+/* The jobs of the next group; NULL: none wait. Locked. */
+static struct job *take_group(struct writer *w)
+{
+    struct job *list = w->first, *last = NULL, *j = list;
+    int64_t now = clock_mono(w->a->d.clock);
+    size_t jobs = 0, movements = 0;
+    while (j && jobs < w->a->cfg.group_max) {
+        size_t cost = j->n ? j->n : 1;
+        if (jobs && movements + cost > GROUP_MOVEMENTS_MAX)
+            break;
+        movements += cost;
+        jobs++;
+        metric_observe(w->h_wait, now - j->queued_us);
+        last = j;
+        j = j->next;
+    }
+    if (!last)
+        return NULL;
+    w->first = j;
+    if (!j)
+        w->last = NULL;
+    last->next = NULL;
+    w->queued -= movements;
+    w->alone = jobs == 1;
+    return list;
+}
+
+/* A lone client's next command comes sooner after its answer than a thread can be put to sleep and woken: look out for
+ * it a little before going to sleep. Not when commands come in groups, for then those who bring them need the CPU. */
+static void linger(struct writer *w)
+{
+    const struct clock *real = clock_system();
+    int64_t until = clock_mono(real) + LINGER_US;
+    while (!atomic_load_explicit(&w->queued, memory_order_relaxed) && clock_mono(real) < until)
+        continue;
+}
+
+/* One group. wait: until there is one or the writer is to stop. false: there was none. */
+static bool step(struct writer *w, bool wait)
+{
+    pthread_mutex_lock(&w->lock);
+    while (wait && !w->first && !w->stop)
+        pthread_cond_wait(&w->more, &w->lock);
+    struct job *list = take_group(w);
+    pthread_mutex_unlock(&w->lock);
+    if (list)
+        process(w, list);
+    return list != NULL;
+}
+
+static void work(struct writer *w)
+{
+    while (step(w, true)) {
+        if (w->alone && w->lingers)
+            linger(w);
+    }
+}
+
 static void *run(void *arg)
 {
-    struct writer *w = arg;
     pthread_setname_np(pthread_self(), "ledger-writer");
-    for (;;) {
-        pthread_mutex_lock(&w->lock);
-        while (!w->first && !w->stop)
-            pthread_cond_wait(&w->more, &w->lock);
-        if (!w->first)
-            break;
-        struct job *list = w->first, *last = NULL;
-        int64_t now = clock_mono(w->a->d.clock);
-        size_t jobs = 0, movements = 0;
-        struct job *j = list;
-        while (j && jobs < w->a->cfg.group_max) {
-            size_t cost = j->n ? j->n : 1;
-            if (jobs && movements + cost > GROUP_MOVEMENTS_MAX)
-                break;
-            movements += cost;
-            jobs++;
-            metric_observe(w->h_wait, now - j->queued_us);
-            last = j;
-            j = j->next;
-        }
-        w->first = j;
-        if (!j)
-            w->last = NULL;
-        last->next = NULL;
-        w->queued -= movements;
-        pthread_mutex_unlock(&w->lock);
-        process(w, list);
-    }
-    pthread_mutex_unlock(&w->lock);
+    work(arg);
     return NULL;
 }
 
@@ -557,6 +589,7 @@ struct writer *writer_new(struct app *a)
         return NULL;
     w->a = a;
     a->writer = w;
+    w->lingers = !a->cfg.stepped && sysconf(_SC_NPROCESSORS_ONLN) > 1;
     pthread_mutex_init(&w->lock, NULL);
     pthread_cond_init(&w->more, NULL);
     map_u64_init(&w->slot_of);
@@ -570,7 +603,7 @@ struct writer *writer_new(struct app *a)
     w->h_wait = metric_histogram(m, "payflow_queue_wait_seconds", "Time a command waits for the ledger writer.", "",
                                  metric_bounds_us, metric_bounds_us_n, 1000000);
     metric_gauge_fn(m, "payflow_queue_depth", "Movements waiting for the ledger writer.", "", gauge_queued, a, 1);
-    if (pthread_create(&w->thread, NULL, run, w) != 0) {
+    if (!a->cfg.stepped && pthread_create(&w->thread, NULL, run, w) != 0) {
         a->writer = NULL;
         free(w);
         return NULL;
@@ -586,7 +619,10 @@ void writer_free(struct writer *w)
     w->stop = true;
     pthread_cond_signal(&w->more);
     pthread_mutex_unlock(&w->lock);
-    pthread_join(w->thread, NULL);
+    if (w->a->cfg.stepped)
+        work(w); /* what waits; then it stops */
+    else
+        pthread_join(w->thread, NULL);
     arena_reset(&w->arena);
     map_u64_free(&w->slot_of);
     free(w->keys);
@@ -652,11 +688,18 @@ enum pf_err app_submit_wait(struct app *a, struct job *j)
     enum pf_err e = app_submit(a, j);
     if (e != PFE_OK)
         return j->err = e;
+    while (a->cfg.stepped && !wt.ready)
+        (void)step(a->writer, false);
     pthread_mutex_lock(&wt.lock);
     while (!wt.ready)
         pthread_cond_wait(&wt.done, &wt.lock);
     pthread_mutex_unlock(&wt.lock);
     return j->err;
+}
+
+bool app_step(struct app *a)
+{
+    return step(a->writer, false);
 }
 
 void app_writer_stats(struct app *a, struct app_writer_stats *ret)

@@ -41,22 +41,26 @@ static bool stopping(struct scheduler *s)
     return stop;
 }
 
+int64_t scheduler_step(struct app *a)
+{
+    int64_t next = app_schedules_run_due(a);
+    while (app_holds_release_due(a) > 0)
+        continue;
+    int64_t us = LOOK_US;
+    if (next) {
+        int64_t until = next - clock_wall(app_clock(a));
+        if (until < us)
+            us = until > 1000 ? until : 1000;
+    }
+    return us;
+}
+
 static void *run(void *arg)
 {
     struct scheduler *s = arg;
     pthread_setname_np(pthread_self(), "scheduler");
-    while (!stopping(s)) {
-        int64_t next = app_schedules_run_due(s->app);
-        while (app_holds_release_due(s->app) > 0)
-            continue;
-        int64_t us = LOOK_US;
-        if (next) {
-            int64_t until = next - clock_wall(app_clock(s->app));
-            if (until < us)
-                us = until > 1000 ? until : 1000;
-        }
-        wait_us(s, us);
-    }
+    while (!stopping(s))
+        wait_us(s, scheduler_step(s->app));
     return NULL;
 }
 
