@@ -72,6 +72,13 @@ def test_same_key_other_path_or_method(dev):
     assert u.balance() == 11
 
 
+def test_same_key_other_query(dev):
+    u, v = new_user(dev), new_user(dev)
+    path, k = "/api/balances/initialize?user_id=%d&currency=EUR", unique("key")
+    assert dev.admin.api.post(path % u.id, headers=key(k)).status_code in (200, 201)
+    problem(dev.admin.api.post(path % v.id, headers=key(k)), 422, "idempotency-key-reused")
+
+
 def test_quoted_and_bare_are_one(dev):
     u = new_user(dev)
     k = unique("key")

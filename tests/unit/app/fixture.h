@@ -157,8 +157,17 @@ static inline void fix_stop(struct fix *f)
     f->box.store->ops = f->real;
 }
 
+static inline void fix_open(struct fix *f)
+{
+    pthread_mutex_lock(&f->lock);
+    f->shut = false;
+    pthread_cond_broadcast(&f->moved);
+    pthread_mutex_unlock(&f->lock);
+}
+
 static inline void fix_free(struct fix *f)
 {
+    fix_open(f); /* a test that failed with the gate shut is to end, not to hang */
     fix_stop(f);
     engine_close(&f->box);
     cache_close(f->cache);
@@ -342,14 +351,6 @@ static inline void fix_shut(struct fix *f)
     pthread_mutex_lock(&f->lock);
     while (!f->inside)
         pthread_cond_wait(&f->moved, &f->lock);
-    pthread_mutex_unlock(&f->lock);
-}
-
-static inline void fix_open(struct fix *f)
-{
-    pthread_mutex_lock(&f->lock);
-    f->shut = false;
-    pthread_cond_broadcast(&f->moved);
     pthread_mutex_unlock(&f->lock);
 }
 

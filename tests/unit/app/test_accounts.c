@@ -25,6 +25,43 @@ static void a_balance_is_cached_until_it_changes(void **state)
     assert_int_equal(acc.held, 0);
 }
 
+struct reader {
+    struct fix *f;
+    int64_t user;
+    struct ledger_account read;
+    enum pf_err err;
+};
+
+static void read_balance(struct job *j)
+{
+    struct reader *r = j->ctx;
+    r->err = app_balance(r->f->app, r->user, USD, &r->read);
+    j->ctx = r->f;
+    fix_done(j);
+}
+
+/* As a client that reads the moment it hears. */
+static void what_is_answered_can_be_read(void **state)
+{
+    struct fix *f = *state;
+    int64_t ann = fix_user(f, "ann");
+    struct ledger_account acc;
+    fix_post(f, fix_deposit_of(ann, 5));
+    fix_post(f, fix_deposit_of(fix_user(f, "bob"), 1)); /* the writer is done with ann: what is cached now stays */
+    OK(app_balance(f->app, ann, USD, &acc));
+    struct reader r = {.f = f, .user = ann};
+    struct movement m = fix_withdrawal(ann, 2);
+    struct job j = MOVE(&m);
+    j.arena = &f->arena;
+    j.ctx = &r;
+    j.done = read_balance;
+    OK(app_submit(f->app, &j));
+    fix_wait(f, 1);
+    OK(j.err);
+    OK(r.err);
+    assert_int_equal(r.read.balance, 3);
+}
+
 static void a_balance_as_it_stood(void **state)
 {
     struct fix *f = *state;
@@ -265,6 +302,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         ON_BOTH(a_balance_is_cached_until_it_changes),
+        ON_BOTH(what_is_answered_can_be_read),
         ON_BOTH(a_balance_as_it_stood),
         ON_BOTH(a_transaction_is_shown_to_its_parties),
         ON_MEMORY(the_cache_is_warmed_and_dropped),

@@ -114,6 +114,8 @@ static void a_key_in_use_is_in_flight(void **state)
     first.render = render;
     OK(app_idem_begin(f->app, &first.idem));
     assert_true(first.idem.reserved);
+    struct app_idem twice = key_of(1, "k", "x");
+    assert_int_equal(app_idem_begin(f->app, &twice), PFE_IN_FLIGHT);
     fix_shut(f);
     OK(fix_submit(f, &first));
     assert_int_equal(ask(f, &second, "k", "x"), PFE_IN_FLIGHT);

@@ -1,6 +1,8 @@
 /* Who is calling, and what they may. */
 #include "fixture.h"
 
+#include "app/internal.h"
+
 struct who {
     struct principal is;
     struct problem p;
@@ -60,6 +62,34 @@ static void a_key_is_known_from_memory_after_the_first_time(void **state)
     OK(store_apikey_by_hash(f->box.store, hash, &k));
     assert_int_equal(k.last_used_us, fix_wall(f));
     assert_memory_equal(k.prefix, key, 11);
+}
+
+/* Which place of those remembered a key takes. */
+static uint64_t slot_of(const char *key)
+{
+    uint8_t hash[32];
+    uint64_t h;
+    sha256_of(str_c(key), hash);
+    memcpy(&h, hash, sizeof h);
+    return h % AUTH_SLOTS;
+}
+
+static void a_key_that_shares_a_slot_is_another(void **state)
+{
+    struct fix *f = *state;
+    int64_t ann = fix_user(f, "ann");
+    char key[APP_APIKEY_LEN + 1], other[APP_APIKEY_LEN + 1];
+    struct who w;
+    issue(f, ann, key);
+    assert_int_equal(by(f, key, NULL, true, &w), APP_AUTH_OK);
+    unsigned n = 0;
+    do
+        snprintf(other, sizeof other, "pf_%0*u", APP_APIKEY_LEN - 3, n++);
+    while (slot_of(other) != slot_of(key));
+    assert_int_equal(by(f, other, NULL, false, &w), APP_AUTH_WOULD_BLOCK);
+    refused(f, other, NULL);
+    assert_int_equal(by(f, key, NULL, false, &w), APP_AUTH_OK);
+    assert_int_equal(w.is.user, ann);
 }
 
 static void bad_credentials_are_refused(void **state)
@@ -257,6 +287,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         ON_BOTH(a_key_is_known_from_memory_after_the_first_time),
+        ON_MEMORY(a_key_that_shares_a_slot_is_another),
         ON_MEMORY(bad_credentials_are_refused),
         ON_MEMORY(a_token_ends_with_its_time),
         ON_BOTH(revocation_takes_effect_at_once),

@@ -20,7 +20,7 @@
 #include "base/log.h"
 #include "cache/local/local.h"
 #include "codec/uuid.h"
-#include "faulty_disk.h"
+#include "support/faulty_disk.h"
 #include "store/sqlite/sqlite.h"
 
 enum { MOVEMENTS = 200, TASKS_MAX = MOVEMENTS, GROUPS_MAX = 128, BATCH = 4, USERS = 6, LOG_MAX = 2 * MOVEMENTS };

@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "faulty_disk.h"
+#include "support/faulty_disk.h"
 
 static struct disk_plan plan;
 

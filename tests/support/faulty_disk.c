@@ -196,7 +196,8 @@ static bool meet(const struct file *f, enum disk_op op, long *ret_nth)
     if (!meets(f))
         return false;
     *ret_nth = ++plan->seen[op];
-    if (op != plan->op || plan->at == 0 || *ret_nth < plan->at || (*ret_nth > plan->at && !plan->forever))
+    if (op != plan->op || plan->at == 0 || *ret_nth < plan->at || (plan->failed && !plan->forever) ||
+        (plan->only && plan->only != f->kind))
         return false;
     plan->failed = true;
     last_errno = plan->os;
@@ -521,6 +522,17 @@ static int disk_last_error(sqlite3_vfs *v, int n, char *out)
     return last_errno;
 }
 
+/* What SQLite draws (the salts of its log) comes from the seed too. */
+static int disk_randomness(sqlite3_vfs *v, int n, char *out)
+{
+    (void)v;
+    pthread_mutex_lock(&lock);
+    for (int i = 0; i < n; i++)
+        out[i] = (char)rnd();
+    pthread_mutex_unlock(&lock);
+    return n;
+}
+
 static int begin_off(sqlite3 *db, char **why, const struct sqlite3_api_routines *api)
 {
     (void)why, (void)api;
@@ -537,6 +549,7 @@ int disk_install(void)
     vfs.xDelete = disk_delete;
     vfs.xAccess = disk_access;
     vfs.xGetLastError = disk_last_error;
+    vfs.xRandomness = disk_randomness;
     sqlite3_auto_extension((void (*)(void))begin_off);
     return sqlite3_vfs_register(&vfs, 1);
 }
@@ -558,6 +571,7 @@ void disk_seed(uint64_t seed)
     rng = seed * UINT64_C(0x9E3779B97F4A7C15) | 1;
     for (int i = 0; i < 4; i++)
         (void)rnd();
+    sqlite3_randomness(0, NULL); /* SQLite asks again when it needs the next */
 }
 
 static void forget(const char *dir)
@@ -596,13 +610,28 @@ static uint64_t newest(const char *dir)
     return order;
 }
 
+/* A write of which the device kept any of its sectors. */
+static void apply_some(struct bytes *to, const struct pending *w)
+{
+    for (int64_t at = 0; at < w->n; at += SECTOR) {
+        struct pending part = {.p = w->p + at, .at = w->at + at, .n = w->n - at < SECTOR ? w->n - at : SECTOR};
+        if (rnd() & 1)
+            apply(to, &part);
+    }
+}
+
 static void bytes_that_survive(const struct file *f, enum disk_loss loss, uint64_t last, struct bytes *to)
 {
     copy(to, &f->durable);
     for (const struct pending *w = f->first; w && loss != DISK_DROP; w = w->next) {
         struct pending part = *w;
-        if (loss == DISK_SUBSET && rnd() & 1)
+        unsigned fate = loss == DISK_SUBSET ? (unsigned)(rnd() & 3) : 0;
+        if (fate == 1 || fate == 2)
             continue;
+        if (fate == 3 && w->p) {
+            apply_some(to, w);
+            continue;
+        }
         if (loss == DISK_TORN && w->order == last && w->p && w->n)
             part.n = (int64_t)(rnd() % (uint64_t)(w->n / SECTOR + 1)) * SECTOR;
         apply(to, &part);

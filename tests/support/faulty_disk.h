@@ -26,10 +26,11 @@ enum disk_kind { DISK_DB = 1, DISK_WAL = 2, DISK_JOURNAL = 4, DISK_ANY = 7 };
 struct disk_plan {
     const char *dir; /* borrowed */
     enum disk_op op;
-    int kinds;    /* of enum disk_kind */
-    long at;      /* the first to fail: 1, 2 … */
-    bool forever; /* and all after it */
-    int rc, os;   /* SQLite's code and errno */
+    int kinds;           /* of enum disk_kind */
+    long at;             /* the first to fail: 1, 2 … */
+    bool forever;        /* and all after it */
+    enum disk_kind only; /* the first of this kind from there on; 0: of any of kinds */
+    int rc, os;          /* SQLite's code and errno */
     /* Called, if set, when each operation is under way: after a write or truncate, before a sync takes effect. */
     void (*watch)(void *ctx, enum disk_op op, long nth);
     void *watch_ctx;
@@ -41,8 +42,8 @@ struct disk_plan {
 enum disk_loss {
     DISK_KEEP,   /* the process died: all that was written is there */
     DISK_DROP,   /* the power failed: only what was synced */
-    DISK_SUBSET, /* and any of the other writes */
-    DISK_TORN,   /* all writes, but of the very last only its first sectors of 512 bytes */
+    DISK_SUBSET, /* and any of the other writes, whole or any of their sectors of 512 bytes */
+    DISK_TORN,   /* all writes, but of the very last only its first sectors */
     DISK_LOSSES
 };
 
@@ -52,6 +53,7 @@ int disk_install(void);
 void disk_set_plan(struct disk_plan *p);
 /* Connections opened from now on run with synchronous=OFF, whatever they ask for. */
 void disk_sync_off(bool off);
+/* Of all that is left to chance, SQLite's own randomness included. */
 void disk_seed(uint64_t seed);
 /* Forgets what is in `to` and puts there what survives of `from`. Both exist as directories. */
 void disk_crash(const char *from, const char *to, enum disk_loss loss);
