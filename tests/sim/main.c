@@ -193,7 +193,7 @@ static bool make_dirs(void)
 static void remove_dirs(void)
 {
     static const char *const files[] = {"payflow.db", "lock"};
-    char path[256];
+    char path[512];
     for (int i = 0; i < 3; i++) {
         disk_forget(dirs[i]);
         for (size_t k = 0; k < sizeof files / sizeof *files; k++) {
