@@ -4,7 +4,8 @@
 
 #include "codec/uuid.h"
 
-enum pf_err app_balance(struct app *a, int64_t user, money_currency currency, struct ledger_account *ret)
+enum pf_err app_balance(struct app *a, int64_t user, money_currency currency, bool may_block,
+                        struct ledger_account *ret)
 {
     char key[CACHE_KEY_MAX];
     struct str k = app_key_balance(key, user, currency);
@@ -15,6 +16,8 @@ enum pf_err app_balance(struct app *a, int64_t user, money_currency currency, st
         *ret = acc;
         return PFE_OK;
     }
+    if (!may_block && store_shared(a->d.store))
+        return PFE_BUSY;
     enum pf_err e = store_account_get(a->d.store, user, currency, &acc);
     if (e != PFE_OK)
         return e;
@@ -23,8 +26,10 @@ enum pf_err app_balance(struct app *a, int64_t user, money_currency currency, st
     return PFE_OK;
 }
 
-enum pf_err app_balances(struct app *a, int64_t user, struct ledger_account *out, unsigned *ret_n)
+enum pf_err app_balances(struct app *a, int64_t user, bool may_block, struct ledger_account *out, unsigned *ret_n)
 {
+    if (!may_block && store_shared(a->d.store))
+        return PFE_BUSY;
     return store_account_list(a->d.store, user, out, APP_ACCOUNTS_MAX, ret_n);
 }
 

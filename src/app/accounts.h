@@ -7,10 +7,14 @@
 
 #include "app/app.h"
 
-/* From the cache or the store's memory; PFE_NOT_FOUND: no such account. Quick. */
-enum pf_err app_balance(struct app *a, int64_t user, money_currency currency, struct ledger_account *ret) MUSTCHECK;
+/* PFE_NOT_FOUND: no such account. From the cache or the store's memory; a shared store has to be asked: may_block false
+ * gives PFE_BUSY then. */
+enum pf_err app_balance(struct app *a, int64_t user, money_currency currency, bool may_block,
+                        struct ledger_account *ret) MUSTCHECK;
 enum { APP_ACCOUNTS_MAX = 200 };
-enum pf_err app_balances(struct app *a, int64_t user, struct ledger_account *out, unsigned *ret_n) MUSTCHECK;
+/* may_block as above. */
+enum pf_err app_balances(struct app *a, int64_t user, bool may_block, struct ledger_account *out,
+                         unsigned *ret_n) MUSTCHECK;
 /* Blocking. As it stood after the last entry at or before at_us; 0 before the first entry or without an account.
  * PFE_INVALID: in the future. */
 enum pf_err app_balance_at(struct app *a, int64_t user, money_currency currency, int64_t at_us, int64_t *ret,

@@ -66,10 +66,10 @@ static uint64_t warm_user(struct app *a, int64_t user)
     if (app_user(a, user, true, &u) != PFE_OK)
         return 0;
     put++;
-    if (app_balances(a, user, acc, &n) != PFE_OK)
+    if (app_balances(a, user, true, acc, &n) != PFE_OK)
         return put;
     for (unsigned i = 0; i < n; i++)
-        put += app_balance(a, user, acc[i].currency, &one) == PFE_OK;
+        put += app_balance(a, user, acc[i].currency, true, &one) == PFE_OK;
     return put;
 }
 

@@ -44,6 +44,8 @@ struct writer {
     size_t n_entries, cap_entries;
     struct store_idem *idem;
     size_t n_idem, cap_idem;
+    struct store_idem_ref *asked; /* the keys that came with the group */
+    size_t n_asked, cap_asked;
     struct undo *undo;
     size_t n_undo, cap_undo;
     int64_t *resolved; /* entries resolved by this group */
@@ -99,6 +101,14 @@ static enum pf_err slot_for(struct writer *w, int64_t owner, money_currency curr
     w->keys[w->n_keys] = (struct store_key){.owner = owner, .currency = currency};
     *ret = (unsigned)w->n_keys++;
     return PFE_OK;
+}
+
+/* What was answered under the job's key before, if anything was; then there is nothing more to do for it. */
+static void replay(struct writer *w, struct job *j)
+{
+    if (j->idem.key.n)
+        j->err = app_idem_lookup(w->a, j->arena, &j->idem);
+    j->live = j->err == PFE_OK && !j->idem.replayed;
 }
 
 static enum pf_err slot_for_account(struct writer *w, int64_t account, unsigned *ret)
@@ -189,10 +199,17 @@ static void gather(struct writer *w, struct job *j)
 {
     j->err = PFE_OK;
     j->live = false;
-    if (j->idem.key.n) {
-        j->err = app_idem_lookup(w->a, j->arena, &j->idem);
-        if (j->err != PFE_OK || j->idem.replayed)
+    if (!store_shared(w->a->d.store)) {
+        replay(w, j);
+        if (!j->live)
             return;
+        j->live = false;
+    } else if (j->idem.key.n) { /* another process may be at work under this key: ask inside the group */
+        if (!grow((void **)&w->asked, &w->cap_asked, w->n_asked + 1, sizeof *w->asked)) {
+            j->err = PFE_NOMEM;
+            return;
+        }
+        w->asked[w->n_asked++] = (struct store_idem_ref){j->idem.principal, j->idem.key};
     }
     switch (j->kind) {
     case JOB_OPEN: {
@@ -217,6 +234,25 @@ static void gather(struct writer *w, struct job *j)
         break;
     }
     j->live = j->err == PFE_OK;
+}
+
+/* In a shared store, where others may have come first until the group began. */
+static void look_again(struct writer *w, struct job *j)
+{
+    replay(w, j);
+    for (size_t i = 0; j->live && i < j->n; i++) {
+        struct movement *m = &j->m[i];
+        struct ledger_entry same;
+        int64_t by;
+        if (m->err != PFE_OK || !m->ref_entry)
+            continue;
+        enum pf_err e = store_entry_get(w->a->d.store, &w->arena, m->ref, &same, &by);
+        if (e != PFE_OK) {
+            j->err = e;
+            j->live = false;
+        }
+        m->ref_resolved = by != 0;
+    }
 }
 
 /* ---- deciding ---- */
@@ -459,7 +495,7 @@ static void process(struct writer *w, struct job *list)
         refuse_all(list);
         return;
     }
-    w->n_keys = w->n_entries = w->n_idem = w->n_resolved = 0;
+    w->n_keys = w->n_entries = w->n_idem = w->n_asked = w->n_resolved = 0;
     if (w->slot_of.cap > SHRINK_OVER)
         map_u64_free(&w->slot_of);
     else
@@ -479,11 +515,14 @@ static void process(struct writer *w, struct job *list)
     enum pf_err e = PFE_OK;
     if (live) { /* perhaps with no accounts at all: a movement that names none is to be refused too */
         int64_t first = 0, ts = app_now(a);
-        e = store_group_begin(a->d.store, w->keys, w->n_keys, w->slots, &first);
+        e = store_group_begin(a->d.store, w->keys, w->n_keys, w->asked, w->n_asked, w->slots, &first);
         if (e == PFE_OK) {
-            for (struct job *j = list; j; j = j->next)
+            for (struct job *j = list; j; j = j->next) {
+                if (j->live && store_shared(a->d.store))
+                    look_again(w, j);
                 if (j->live)
                     decide_job(w, j, first, ts);
+            }
             e = render_answers(w, list);
             if (e == PFE_OK && has_work(w))
                 e = commit(w, ts); /* ends the group whatever it returns */
@@ -629,6 +668,7 @@ void writer_free(struct writer *w)
     free(w->slots);
     free(w->entries);
     free(w->idem);
+    free(w->asked);
     free(w->undo);
     free(w->resolved);
     pthread_cond_destroy(&w->more);

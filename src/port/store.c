@@ -5,10 +5,16 @@ enum pf_err store_info(struct store *s, struct store_info *ret)
     return s->ops->info(s, ret);
 }
 
-enum pf_err store_group_begin(struct store *s, const struct store_key *keys, size_t n, struct store_slot *slots,
+bool store_shared(const struct store *s)
+{
+    return s->ops->shared;
+}
+
+enum pf_err store_group_begin(struct store *s, const struct store_key *keys, size_t n,
+                              const struct store_idem_ref *idem, size_t n_idem, struct store_slot *slots,
                               int64_t *ret_first_seq)
 {
-    return s->ops->group_begin(s, keys, n, slots, ret_first_seq);
+    return s->ops->group_begin(s, keys, n, idem, n_idem, slots, ret_first_seq);
 }
 
 enum pf_err store_group_commit(struct store *s, const struct store_commit *c)

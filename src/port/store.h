@@ -60,6 +60,11 @@ struct store_slot {
     bool used; /* by the caller: acc differs from what was loaded, or is to be created */
 };
 
+struct store_idem_ref {
+    int64_t principal;
+    struct str key;
+};
+
 struct store_idem {
     int64_t principal;   /* user id; 0 anonymous; STORE_PRINCIPAL_* */
     struct str key;      /* 1..255 bytes */
@@ -232,7 +237,9 @@ struct store_ops {
     void (*close)(struct store *s);
     enum pf_err (*info)(struct store *s, struct store_info *ret);
 
-    enum pf_err (*group_begin)(struct store *s, const struct store_key *keys, size_t n, struct store_slot *slots,
+    bool shared; /* see store_shared */
+    enum pf_err (*group_begin)(struct store *s, const struct store_key *keys, size_t n,
+                               const struct store_idem_ref *idem, size_t n_idem, struct store_slot *slots,
                                int64_t *ret_first_seq);
     enum pf_err (*group_commit)(struct store *s, const struct store_commit *c);
     void (*group_abort)(struct store *s);
@@ -314,9 +321,16 @@ struct store_tx {
 void store_close(struct store *s);
 enum pf_err store_info(struct store *s, struct store_info *ret);
 
-/* Groups: one thread at a time. n <= STORE_GROUP_KEYS_MAX; keys do not repeat. slots[i] answers keys[i]. */
+/* Other processes write to this store too, and every call may wait for the network. What was read before a group began
+   may have changed by then: look again inside it. */
+bool store_shared(const struct store *s);
+
+/* Groups: one thread at a time. n <= STORE_GROUP_KEYS_MAX; keys do not repeat. slots[i] answers keys[i].
+   idem: the idempotency keys that the same thread will ask store_idem_get for inside the group, so that a shared store
+   can fetch them together with the accounts; the others do not look at them. They stay valid until the group ends. */
 enum { STORE_GROUP_KEYS_MAX = 65536 };
-enum pf_err store_group_begin(struct store *s, const struct store_key *keys, size_t n, struct store_slot *slots,
+enum pf_err store_group_begin(struct store *s, const struct store_key *keys, size_t n,
+                              const struct store_idem_ref *idem, size_t n_idem, struct store_slot *slots,
                               int64_t *ret_first_seq) MUSTCHECK;
 /* Ends the group whatever it returns. An empty commit (no entries, slots used, idem) is allowed and writes nothing. */
 enum pf_err store_group_commit(struct store *s, const struct store_commit *c) MUSTCHECK;

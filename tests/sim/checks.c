@@ -73,7 +73,7 @@ void check_balance(struct sim *s, int64_t user, int currency)
 {
     const struct m_account none = {0}, *a = user < M_USERS ? &s->m.account[user][currency] : &none;
     struct ledger_account x;
-    enum pf_err e = app_balance(s->app, user, m_currency[currency], &x);
+    enum pf_err e = app_balance(s->app, user, m_currency[currency], true, &x);
     s->c.reads++;
     if (e != (a->exists ? PFE_OK : PFE_NOT_FOUND))
         sim_wrong(s, "the balance of user %lld is %s", (long long)user, sim_err(e));

@@ -17,11 +17,11 @@ enum api_step banking_balance_current(struct api_call *c)
     enum api_step step = own_uuid(c);
     if (step != API_PENDING)
         return step;
-    enum pf_err e = app_balance(c->app, user, currency, &acc);
+    enum pf_err e = app_balance(c->app, user, currency, c->may_block, &acc);
     if (e == PFE_NOT_FOUND) /* nothing moved yet: the account is as good as empty */
         acc = (struct ledger_account){.owner = user, .currency = currency, .updated_us = clock_wall(app_clock(c->app))};
-    else if (e != PFE_OK)
-        return api_fail(c, e, "");
+    else if (api_failed(c, e, "", &step))
+        return step;
     struct jw w = api_out(c);
     if (c->query[0].set) {
         dto_balance(&w, &acc, c->from_uuid);
@@ -29,9 +29,8 @@ enum api_step banking_balance_current(struct api_call *c)
     }
     struct ledger_account all[APP_ACCOUNTS_MAX];
     unsigned n = 0;
-    e = app_balances(c->app, user, all, &n);
-    if (e != PFE_OK)
-        return api_fail(c, e, "");
+    if (api_failed(c, app_balances(c->app, user, c->may_block, all, &n), "", &step))
+        return step;
     dto_balance_begin(&w, &acc, c->from_uuid);
     jw_key(&w, "balances");
     jw_arr(&w);

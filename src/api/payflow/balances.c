@@ -23,9 +23,10 @@ enum api_step payflow_balance_open(struct api_call *c)
 enum api_step payflow_balance_get(struct api_call *c)
 {
     struct ledger_account acc;
-    enum pf_err e = app_balance(c->app, c->subject, api_currency(c, &c->query[1]), &acc);
-    if (e != PFE_OK)
-        return api_fail(c, e, no_account);
+    enum api_step step;
+    enum pf_err e = app_balance(c->app, c->subject, api_currency(c, &c->query[1]), c->may_block, &acc);
+    if (api_failed(c, e, no_account, &step))
+        return step;
     struct jw w = api_out(c);
     dto_balance(&w, &acc, NULL);
     return api_ok(c, 200);
@@ -64,7 +65,7 @@ enum api_step api_history(struct api_call *c, int64_t user, money_currency curre
                           int64_t from_us, int64_t to_us)
 {
     struct ledger_account acc;
-    enum pf_err e = app_balance(c->app, user, currency, &acc);
+    enum pf_err e = app_balance(c->app, user, currency, true, &acc);
     if (e != PFE_OK && !(e == PFE_NOT_FOUND && c->route->banking))
         return api_fail(c, e, no_account);
     struct history h = {.c = c, .w = api_out(c), .user = user};

@@ -127,7 +127,7 @@ const struct api_route api_payflow_routes[] = {
      "batch", "Transactions", "Many transfers at once", "BatchResult", 201, false},
     {HTTP_GET, "/api/transactions", {RIGHT_OWNER, false}, "handler", EXEC_POOL, NO_KEY, 0, NULL, transaction_query, payflow_transactions,
      "listTransactions", "Transactions", "Transactions, newest first", "TransactionList", 200, false},
-    {HTTP_GET, "/api/transactions/stats", {RIGHT_ADMIN, false}, NULL, EXEC_INLINE, NO_KEY, 0, NULL, NULL, payflow_stats,
+    {HTTP_GET, "/api/transactions/stats", {RIGHT_ADMIN, false}, NULL, EXEC_POOL, NO_KEY, 0, NULL, NULL, payflow_stats,
      "transactionStats", "Transactions", "Counts and volumes", "Stats", 200, false},
     {HTTP_GET, "/api/transactions/{id}", {RIGHT_OWNER, false}, "handler", EXEC_INLINE, NO_KEY, 0, NULL, NULL, api_transaction_get,
      "getTransaction", "Transactions", "One transaction, for its parties and admins", "Transaction", 200, false},

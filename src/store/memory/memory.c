@@ -45,8 +45,10 @@ static enum pf_err owner_ok(void *ctx, int64_t user, bool *ret_ok)
 }
 
 static enum pf_err memory_group_begin(struct store *st, const struct store_key *keys, size_t n,
-                                      struct store_slot *slots, int64_t *ret_first_seq)
+                                      const struct store_idem_ref *idem, size_t n_idem, struct store_slot *slots,
+                                      int64_t *ret_first_seq)
 {
+    (void)idem, (void)n_idem;
     struct memory_store *s = memory_of(st);
     pthread_mutex_lock(&s->wlock);
     enum pf_err e = book_group_begin(&s->book, keys, n, slots, owner_ok, s);

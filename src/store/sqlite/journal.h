@@ -65,7 +65,8 @@ enum pf_err sqlite_open_locked(const char *dir, bool create, struct sqlite_conn 
 /* Makes s->wal_frames follow the WAL. */
 void sqlite_watch_wal(struct sqlite_store *s);
 
-enum pf_err sqlite_group_begin(struct store *s, const struct store_key *keys, size_t n, struct store_slot *slots,
+enum pf_err sqlite_group_begin(struct store *s, const struct store_key *keys, size_t n,
+                               const struct store_idem_ref *idem, size_t n_idem, struct store_slot *slots,
                                int64_t *ret_first_seq);
 enum pf_err sqlite_group_commit(struct store *s, const struct store_commit *c);
 void sqlite_group_abort(struct store *s);

@@ -113,9 +113,11 @@ static enum pf_err owner_ok(void *ctx, int64_t user, bool *ret_ok)
     return sqlite_rec_owner_ok(&s->w, user, ret_ok);
 }
 
-enum pf_err sqlite_group_begin(struct store *st, const struct store_key *keys, size_t n, struct store_slot *slots,
+enum pf_err sqlite_group_begin(struct store *st, const struct store_key *keys, size_t n,
+                               const struct store_idem_ref *idem, size_t n_idem, struct store_slot *slots,
                                int64_t *ret_first_seq)
 {
+    (void)idem, (void)n_idem;
     struct sqlite_store *s = sqlite_of(st);
     enum pf_err e = sqlite_write_begin(s);
     if (e)

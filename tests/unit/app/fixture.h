@@ -297,7 +297,7 @@ static inline struct ledger_account fix_account(struct fix *f, int64_t user, mon
 {
     struct ledger_account stored = {0}, shown = {0};
     enum pf_err e = store_account_get(f->box.store, user, currency, &stored);
-    assert_int_equal(app_balance(f->app, user, currency, &shown), e);
+    assert_int_equal(app_balance(f->app, user, currency, true, &shown), e);
     assert_int_equal(shown.balance, stored.balance);
     assert_int_equal(shown.held, stored.held);
     return stored;

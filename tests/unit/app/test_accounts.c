@@ -8,20 +8,20 @@ static void a_balance_is_cached_until_it_changes(void **state)
     struct ledger_account acc;
     struct cache_stats s;
     fix_post(f, fix_deposit_of(ann, 5));
-    OK(app_balance(f->app, ann, USD, &acc));
+    OK(app_balance(f->app, ann, USD, true, &acc));
     cache_stats(f->cache, &s, 1);
     uint64_t hits = s.hits;
-    OK(app_balance(f->app, ann, USD, &acc));
+    OK(app_balance(f->app, ann, USD, true, &acc));
     cache_stats(f->cache, &s, 1);
     assert_int_equal(s.hits, hits + 1);
     fix_post(f, fix_withdrawal(ann, 2));
-    OK(app_balance(f->app, ann, USD, &acc));
+    OK(app_balance(f->app, ann, USD, true, &acc));
     assert_int_equal(acc.balance, 3);
     int64_t h = fix_post(f, (struct movement){.kind = LEDGER_HOLD, .from_user = ann, .amount = 3, .currency = USD});
-    OK(app_balance(f->app, ann, USD, &acc));
+    OK(app_balance(f->app, ann, USD, true, &acc));
     assert_int_equal(acc.held, 3);
     fix_post(f, fix_resolve(LEDGER_RELEASE, h));
-    OK(app_balance(f->app, ann, USD, &acc));
+    OK(app_balance(f->app, ann, USD, true, &acc));
     assert_int_equal(acc.held, 0);
 }
 
@@ -35,7 +35,7 @@ struct reader {
 static void read_balance(struct job *j)
 {
     struct reader *r = j->ctx;
-    r->err = app_balance(r->f->app, r->user, USD, &r->read);
+    r->err = app_balance(r->f->app, r->user, USD, true, &r->read);
     j->ctx = r->f;
     fix_done(j);
 }
@@ -48,7 +48,7 @@ static void what_is_answered_can_be_read(void **state)
     struct ledger_account acc;
     fix_post(f, fix_deposit_of(ann, 5));
     fix_post(f, fix_deposit_of(fix_user(f, "bob"), 1)); /* the writer is done with ann: what is cached now stays */
-    OK(app_balance(f->app, ann, USD, &acc));
+    OK(app_balance(f->app, ann, USD, true, &acc));
     struct reader r = {.f = f, .user = ann};
     struct movement m = fix_withdrawal(ann, 2);
     struct job j = MOVE(&m);

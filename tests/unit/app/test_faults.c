@@ -30,7 +30,7 @@ static void a_full_disk_undoes_the_whole_group(void **state)
     assert_int_equal(fix_balance(f, ann), 100);
     assert_int_equal(fix_balance(f, bob), 50);
     struct ledger_account acc;
-    assert_int_equal(app_balance(f->app, ann, EUR, &acc), PFE_NOT_FOUND);
+    assert_int_equal(app_balance(f->app, ann, EUR, true, &acc), PFE_NOT_FOUND);
     struct app_health h;
     app_health(f->app, &h);
     assert_int_equal(h.writer, HEALTH_UP);

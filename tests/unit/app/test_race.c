@@ -129,7 +129,7 @@ static void *read_balance(void *ctx)
     while (!atomic_load(&r->done)) {
         struct ledger_account acc;
         int64_t least = atomic_load(&r->acked);
-        if (app_balance(r->f->app, r->user, USD, &acc) != PFE_OK || acc.balance < least)
+        if (app_balance(r->f->app, r->user, USD, true, &acc) != PFE_OK || acc.balance < least)
             atomic_fetch_add(&r->stale, 1);
         atomic_fetch_add(&r->reads, 1);
     }

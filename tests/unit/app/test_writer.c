@@ -54,7 +54,7 @@ static void a_lone_refusal_is_a_refusal(void **state)
     m.currency = 1;
     assert_int_equal(fix_move(f, &m), PFE_NOT_FOUND);
     struct ledger_account acc;
-    assert_int_equal(app_balance(f->app, ann, USD, &acc), PFE_NOT_FOUND);
+    assert_int_equal(app_balance(f->app, ann, USD, true, &acc), PFE_NOT_FOUND);
     struct store_info info;
     OK(store_info(f->box.store, &info));
     assert_int_equal(info.head_seq, 0);
@@ -130,7 +130,7 @@ static void an_atomic_batch_leaves_no_trace(void **state)
     assert_int_equal(fix_balance(f, ann), 0);
     assert_int_equal(fix_balance(f, bob), 5);
     struct ledger_account acc;
-    assert_int_equal(app_balance(f->app, cat, USD, &acc), PFE_NOT_FOUND);
+    assert_int_equal(app_balance(f->app, cat, USD, true, &acc), PFE_NOT_FOUND);
     fix_verify(f);
 
     struct movement good[] = {fix_transfer(bob, cat, 5), fix_transfer(cat, ann, 2)};
