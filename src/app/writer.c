@@ -536,6 +536,8 @@ static void process(struct writer *w, struct job *list)
         count_entries(w);
     } else if (e == PFE_DISK_FULL && !w->full) {
         log_msg(LOG_ERROR, "the store has no room: writes are refused until there is some");
+    } else if (e == PFE_INTERNAL && store_shared(a->d.store)) { /* the next group sees what became of it */
+        log_msg(LOG_ERROR, "a commit failed with an unknown outcome", LOG_I("entries", w->n_entries));
     } else if (e == PFE_INTERNAL) {
         w->dead = true;
         log_msg(LOG_ERROR, "a commit failed with an unknown outcome; stopping", LOG_I("entries", w->n_entries));
