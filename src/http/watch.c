@@ -6,10 +6,14 @@
  * that looks at all of them once a second. It only ends the reading: MHD finds the end and closes; a request that has
  * become whole in that very moment is still answered.
  *
+ * It also ends the reading of clients that have closed their side in the middle of a request: MHD looks no further when
+ * a read has not filled its buffer, and where the end had come by then it would not hear of it again.
+ *
  * The same thread gives every I/O thread a pulse: MHD takes up to 128 events from epoll, and if there are exactly so
  * many it waits for more, without a time limit, before it looks at any of them.
  */
 #include <errno.h>
+#include <poll.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
@@ -21,7 +25,7 @@
 
 /* What a body must come at, in bytes a second, beyond its idle_timeout. */
 enum { BODY_RATE = 4096 };
-enum { PULSE_NS = 100000000 };
+enum { PULSE_NS = 100000000, POLL_AT_ONCE = 256 };
 
 void watch_add(struct http_server *s, struct connection *c, int fd)
 {
@@ -99,8 +103,22 @@ static uint64_t seconds(void)
     return (uint64_t)clock_mono(clock_system()) / 1000000;
 }
 
+/* Ends the reading of those that have ended their sending; what has come before is still read. */
+static void cut_ended(struct pollfd *fds, nfds_t n)
+{
+    if (poll(fds, n, 0) <= 0)
+        return;
+    for (nfds_t i = 0; i < n; i++) {
+        if (fds[i].revents & (POLLRDHUP | POLLHUP | POLLERR))
+            shutdown(fds[i].fd, SHUT_RD);
+    }
+}
+
+/* Listed connections are open. */
 static int64_t cut_late(struct http_server *s)
 {
+    struct pollfd waiting[POLL_AT_ONCE];
+    nfds_t n_waiting = 0;
     uint64_t now = seconds();
     int64_t n = 0;
     if (now == atomic_load_explicit(&s->watch.now, memory_order_relaxed))
@@ -108,11 +126,20 @@ static int64_t cut_late(struct http_server *s)
     atomic_store_explicit(&s->watch.now, now, memory_order_relaxed);
     for (struct connection *c = s->watch.all; c; c = c->next) {
         uint64_t deadline = atomic_load_explicit(&c->deadline, memory_order_relaxed);
-        if (deadline && now > deadline) {
-            shutdown(c->fd, SHUT_RD); /* listed connections are open */
+        if (!deadline)
+            continue;
+        if (now > deadline) {
+            shutdown(c->fd, SHUT_RD);
             n++;
+            continue;
+        }
+        waiting[n_waiting++] = (struct pollfd){.fd = c->fd, .events = POLLRDHUP};
+        if (n_waiting == POLL_AT_ONCE) {
+            cut_ended(waiting, n_waiting);
+            n_waiting = 0;
         }
     }
+    cut_ended(waiting, n_waiting);
     return n;
 }
 

@@ -63,3 +63,23 @@ def test_readiness_fails_first(fresh):
     assert c.get("/health/live").status_code == 200
     c.close()
     assert server.process.wait(20) == 0
+
+
+def test_clients_that_hang_up_in_mid_body_keep_nobody_waiting(fresh):
+    """Their end often comes together with the piece of body, so that it is not seen by reading."""
+    server = fresh()
+    gone = [begin(server, b"x" * 100, 10) for _ in range(50)]
+    for s in gone:
+        s.shutdown(socket.SHUT_WR)
+    for s in gone:
+        s.settimeout(5)
+        assert s.recv(100) == b""
+        s.close()
+    for _ in range(20):
+        s = begin(server, b"x" * 100, 10)
+        s.shutdown(socket.SHUT_WR)
+        s.close()
+    start = time.monotonic()
+    server.process.send_signal(signal.SIGTERM)
+    assert server.process.wait(20) == 0
+    assert time.monotonic() - start < 5
