@@ -302,7 +302,7 @@ MUTATIONS = [
         "src/app/admin.c", "app_audit(a, c, action, entity, path, err_info(PFE_FORBIDDEN)->slug);", "(void)path;",
         E2E + "test_audit.py::test_refused_attempts_are_written_down"),
     bug("slow-senders-stay", "a client that sends a byte now and then keeps its place",
-        "src/http/watch.c", "if (deadline && now > deadline)", "if (deadline && now > deadline + 3600)",
+        "src/http/watch.c", "if (now > deadline)", "if (now > deadline + 3600)",
         E2E + "test_hostile_http.py::test_a_slow_second_request_is_cut_off"),
 
     # ---- schedules ----
