@@ -194,6 +194,34 @@ static bool within_rate(struct api_call *c)
     return false;
 }
 
+/* What was read while the primary is not there may be behind by that much. */
+static void mark_stale(struct api_call *c, int64_t us)
+{
+    char text[24];
+    int n = snprintf(text, sizeof text, "%lld", (long long)(us + 999999) / 1000000);
+    http_set_header(c->r, "Age", (struct str){text, (size_t)n});
+    http_set_header(c->r, "X-PayFlow-Stale", STR("true"));
+}
+
+static enum api_step decode_and_run(struct api_call *c)
+{
+    enum api_step step = api_decode_all(c);
+    if (step != API_DONE || c->p.code != PFE_OK)
+        return step;
+    bool found;
+    step = find_subject(c, &found);
+    if (step != API_DONE || !found)
+        return step;
+    if (!within_rate(c))
+        return API_DONE;
+    if (c->route->idem != NO_KEY && !begin_idempotent(c))
+        return API_DONE;
+    step = c->route->run(c);
+    if (step == API_BLOCK) /* it will begin again on a worker */
+        app_idem_end(c->app, &c->idem);
+    return step;
+}
+
 static enum api_step check_and_run(struct api_call *c)
 {
     struct str key = http_header(c->r, "X-API-Key"), auth = http_header(c->r, "Authorization");
@@ -210,20 +238,14 @@ static enum api_step check_and_run(struct api_call *c)
     c->r->log_principal = c->caller.who.user;
     if (app_admit(c->app, &c->route->rule, &c->caller.who, &c->p) != PFE_OK)
         return API_DONE;
-    enum api_step step = api_decode_all(c);
-    if (step != API_DONE || c->p.code != PFE_OK)
-        return step;
-    bool found;
-    step = find_subject(c, &found);
-    if (step != API_DONE || !found)
-        return step;
-    if (!within_rate(c))
-        return API_DONE;
-    if (c->route->idem != NO_KEY && !begin_idempotent(c))
-        return API_DONE;
-    step = c->route->run(c);
-    if (step == API_BLOCK) /* it will begin again on a worker */
-        app_idem_end(c->app, &c->idem);
+    if (!c->may_block || c->route->method != HTTP_GET)
+        return decode_and_run(c);
+    struct app *a = c->app; /* c may be gone afterwards */
+    app_stale_begin(a);
+    enum api_step step = decode_and_run(c);
+    int64_t us = app_stale_end(a);
+    if (step == API_DONE && us)
+        mark_stale(c, us);
     return step;
 }
 

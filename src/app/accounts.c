@@ -12,16 +12,18 @@ enum pf_err app_balance(struct app *a, int64_t user, money_currency currency, bo
     struct ledger_account acc;
     size_t n;
     uint64_t token;
-    if (cache_get(a->d.cache, k, &acc, sizeof acc, &n, &token) && n == sizeof acc) {
+    if (app_cached(a, k, may_block, &acc, sizeof acc, &n, &token) && n == sizeof acc) {
         *ret = acc;
         return PFE_OK;
     }
     if (!may_block && store_shared(a->d.store))
         return PFE_BUSY;
     enum pf_err e = store_account_get(a->d.store, user, currency, &acc);
-    if (e != PFE_OK)
+    if (e != PFE_OK) {
+        cache_forgo(a->d.cache, token);
         return e;
-    cache_put(a->d.cache, k, (struct str){(const char *)&acc, sizeof acc}, TTL_BALANCE_US, token);
+    }
+    app_cache_fill(a, k, (struct str){(const char *)&acc, sizeof acc}, TTL_BALANCE_US, token);
     *ret = acc;
     return PFE_OK;
 }
@@ -127,7 +129,7 @@ static enum pf_err load(struct app *a, struct arena *arena, int64_t seq, bool ma
     uint64_t token;
     if (seq <= 0)
         return PFE_NOT_FOUND;
-    if (cache_get(a->d.cache, k, packed, sizeof packed, &n, &token) && unpack(arena, packed, n, ret))
+    if (app_cached(a, k, may_block, packed, sizeof packed, &n, &token) && unpack(arena, packed, n, ret))
         return PFE_OK;
     if (!may_block)
         return PFE_BUSY;
@@ -135,11 +137,13 @@ static enum pf_err load(struct app *a, struct arena *arena, int64_t seq, bool ma
     enum pf_err e = store_entry_get(a->d.store, arena, seq, &t.e, &t.resolved_by);
     if (e == PFE_OK)
         e = app_tx_owners(a, &t);
+    n = e == PFE_OK ? pack(&t, packed) : 0;
+    if (n)
+        app_cache_fill(a, k, (struct str){packed, n}, TTL_TRANSACTION_US, token);
+    else
+        cache_forgo(a->d.cache, token);
     if (e != PFE_OK)
         return e;
-    n = pack(&t, packed);
-    if (n)
-        cache_put(a->d.cache, k, (struct str){packed, n}, TTL_TRANSACTION_US, token);
     *ret = t;
     return PFE_OK;
 }

@@ -22,7 +22,7 @@ struct app *app_new(const struct app_config *c, const struct app_deps *d)
     a->secret = malloc(c->jwt_secret.n + 1);
     a->auth = calloc(AUTH_SLOTS, sizeof *a->auth);
     a->inflight = inflight_new();
-    if (!a->secret || !a->auth || !a->inflight)
+    if (!a->secret || !a->auth || !a->inflight || !breakers_init(a))
         goto fail;
     /* a well-formed hash that no password has: it takes as long to check as a real one, and no time to make */
     snprintf(a->dummy_hash, sizeof a->dummy_hash, "$2b$%02d$%s", c->bcrypt_cost,
@@ -37,6 +37,7 @@ struct app *app_new(const struct app_config *c, const struct app_deps *d)
     a->writer = writer_new(a);
     if (!a->writer)
         goto fail;
+    cache_watch(d->cache, app_invalidated, a);
     return a;
 fail:
     app_free(a);
@@ -47,8 +48,10 @@ void app_free(struct app *a)
 {
     if (!a)
         return;
+    cache_watch(a->d.cache, NULL, NULL);
     writer_free(a->writer);
     inflight_free(a->inflight);
+    breakers_free(a);
     for (unsigned i = 0; i < AUTH_LOCKS; i++)
         pthread_mutex_destroy(&a->auth_lock[i]);
     pthread_mutex_destroy(&a->delete_lock);
@@ -83,6 +86,16 @@ struct store *app_store(struct app *a)
 struct cache *app_cache(struct app *a)
 {
     return a->d.cache;
+}
+
+void app_stale_begin(struct app *a)
+{
+    store_stale(a->d.store, STORE_STALE_ALLOW);
+}
+
+int64_t app_stale_end(struct app *a)
+{
+    return store_stale(a->d.store, STORE_STALE_END);
 }
 
 const struct clock *app_clock(struct app *a)

@@ -23,6 +23,7 @@ struct app;
 
 struct app_config {
     bool dev;                /* ENV=dev: open routes answer an anonymous admin */
+    bool trials;             /* not ENV=prod: app/breakers.h has its services */
     int bcrypt_cost;         /* 4..15 */
     unsigned password_min;   /* characters */
     struct str jwt_secret;   /* copied */
@@ -53,6 +54,10 @@ money_currency app_default_currency(const struct app *a);
 unsigned app_password_min(const struct app *a); /* characters */
 struct store *app_store(struct app *a);
 struct cache *app_cache(struct app *a);
+/* Between these two the calling thread's reads may be stale if the store has no better (store_stale); for what is only
+   shown. Returns by how many microseconds they may be behind; 0: they are not. */
+void app_stale_begin(struct app *a);
+int64_t app_stale_end(struct app *a);
 const struct clock *app_clock(struct app *a);
 
 /* ---- who is calling ---- */

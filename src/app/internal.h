@@ -6,6 +6,7 @@
 #include <stdatomic.h>
 
 #include "app/app.h"
+#include "app/breakers.h"
 #include "app/movement.h"
 
 /* Principals by the hash of their key or by their session: direct-mapped, bounded, filled on use. */
@@ -41,6 +42,8 @@ struct app {
     /* bumped when anything about a user's rights changes: makes its slots stale */
     _Atomic uint32_t auth_generation[AUTH_GENERATIONS];
 
+    struct breaker *trial[TRIALS]; /* NULL: none */
+
     struct metric_counter *logins_ok, *logins_refused, *logins_limited, *registrations;
 };
 
@@ -58,6 +61,15 @@ enum pf_err app_audit_add(struct app *a, struct store_tx *tx, const struct calle
 enum pf_err app_audit_add_id(struct app *a, struct store_tx *tx, const struct caller *c, const char *action,
                              const char *entity, int64_t entity_id, const char *outcome);
 
+/* cache_put, but for what was read from a replica that may be behind. */
+static inline void app_cache_fill(struct app *a, struct str key, struct str value, int64_t ttl_us, uint64_t token)
+{
+    if (store_stale(a->d.store, STORE_STALE_LOOK))
+        cache_forgo(a->d.cache, token);
+    else
+        cache_put(a->d.cache, key, value, ttl_us, token);
+}
+
 /* The contract's cache keys. out holds CACHE_KEY_MAX bytes. */
 struct str app_key_user(char *out, int64_t user);
 struct str app_key_balance(char *out, int64_t user, money_currency currency);
@@ -67,6 +79,17 @@ enum {
     TTL_BALANCE_US = 10 * 60 * 1000000LL,
     TTL_TRANSACTION_US = 15 * 60 * 1000000LL
 };
+
+/* Looks into the cache, into all its tiers when the caller may wait for them. On a miss, *ret_token is for the
+ * cache_put or cache_forgo that follows. */
+static inline bool app_cached(struct app *a, struct str key, bool may_block, void *out, size_t cap, size_t *ret_n,
+                              uint64_t *ret_token)
+{
+    *ret_token = 0;
+    return (may_block ? cache_fetch : cache_get)(a->d.cache, key, out, cap, ret_n, ret_token);
+}
+/* For cache_watch: what another instance changed about a user makes its remembered principals stale here too. */
+void app_invalidated(void *app, struct str pattern);
 
 struct app_tx;
 /* Fills in the owners of an entry's accounts. */
@@ -81,5 +104,9 @@ void inflight_free(struct inflight *f);
 
 struct writer *writer_new(struct app *a);
 void writer_free(struct writer *w);
+
+/* breakers.c; false: out of memory, and breakers_free is still due. */
+bool breakers_init(struct app *a);
+void breakers_free(struct app *a);
 
 #endif

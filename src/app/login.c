@@ -110,7 +110,7 @@ enum pf_err app_login(struct app *a, const struct caller *c, struct str username
     struct str k = login_key(key, "login:", c->address, account);
     struct cache_rate r;
     /* successes count where the surface says so; otherwise look only, and count the failure below */
-    cache_rate(a->d.cache, k, LOGIN_TRIES, LOGIN_WINDOW_US, count_all ? 1 : 0, &r);
+    cache_rate_exact(a->d.cache, k, LOGIN_TRIES, LOGIN_WINDOW_US, count_all ? 1 : 0, &r);
     if (!r.allowed) {
         metric_inc(a->logins_limited, 1);
         char once[CACHE_KEY_MAX];
@@ -127,7 +127,7 @@ enum pf_err app_login(struct app *a, const struct caller *c, struct str username
         return problem_set(p, e, "%s", "");
     if (!known || e != PFE_OK) {
         if (!count_all)
-            cache_rate(a->d.cache, k, LOGIN_TRIES, LOGIN_WINDOW_US, 1, &r);
+            cache_rate_exact(a->d.cache, k, LOGIN_TRIES, LOGIN_WINDOW_US, 1, &r);
         return problem_set(p, refuse_login(a, c, account, PFE_BAD_CREDENTIALS), "the name or the password is wrong");
     }
     metric_inc(a->logins_ok, 1);

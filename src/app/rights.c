@@ -17,6 +17,20 @@ void app_user_touched(struct app *a, int64_t user)
     cache_del(a->d.cache, app_key_user(key, user));
 }
 
+void app_invalidated(void *app, struct str pattern)
+{
+    struct app *a = app;
+    int64_t user;
+    if (str_starts(pattern, STR("user:")) && str_to_i64((struct str){pattern.p + 5, pattern.n - 5}, &user)) {
+        atomic_fetch_add_explicit(&a->auth_generation[(uint64_t)user % AUTH_GENERATIONS], 1, memory_order_acq_rel);
+        return;
+    }
+    if (pattern.n == 0 || !strchr("u*?[", pattern.p[0]))
+        return;
+    for (unsigned i = 0; i < AUTH_GENERATIONS; i++)
+        atomic_fetch_add_explicit(&a->auth_generation[i], 1, memory_order_acq_rel);
+}
+
 static struct auth_slot *slot_of(struct app *a, const uint8_t key[32], pthread_mutex_t **ret_lock)
 {
     uint64_t h;

@@ -13,7 +13,7 @@ enum pf_err app_user(struct app *a, int64_t id, bool may_block, struct store_use
     uint64_t token;
     if (id <= 0)
         return PFE_NOT_FOUND;
-    if (cache_get(a->d.cache, k, ret, sizeof *ret, &n, &token) && n == sizeof *ret)
+    if (app_cached(a, k, may_block, ret, sizeof *ret, &n, &token) && n == sizeof *ret)
         return PFE_OK;
     if (!may_block)
         return PFE_BUSY;
@@ -21,10 +21,12 @@ enum pf_err app_user(struct app *a, int64_t id, bool may_block, struct store_use
     enum pf_err e = store_user_get(a->d.store, id, &u);
     if (e == PFE_OK && u.status == STORE_USER_DELETED)
         e = PFE_NOT_FOUND;
-    if (e != PFE_OK)
+    if (e != PFE_OK) {
+        cache_forgo(a->d.cache, token);
         return e;
+    }
     explicit_bzero(u.password_hash, sizeof u.password_hash);
-    cache_put(a->d.cache, k, (struct str){(const char *)&u, sizeof u}, TTL_USER_US, token);
+    app_cache_fill(a, k, (struct str){(const char *)&u, sizeof u}, TTL_USER_US, token);
     *ret = u;
     return PFE_OK;
 }

@@ -363,14 +363,27 @@ static void decide_job(struct writer *w, struct job *j, int64_t first_seq, int64
 
 /* ---- after the commit ---- */
 
+/* In slices, for a shared cache answers each call over the network. */
 static void forget_cached(struct writer *w)
 {
-    char key[CACHE_KEY_MAX];
-    for (size_t i = 0; i < w->n_keys; i++)
-        if (w->slots[i].used && w->slots[i].acc.owner)
-            cache_del(w->a->d.cache, app_key_balance(key, w->slots[i].acc.owner, w->slots[i].acc.currency));
-    for (size_t i = 0; i < w->n_resolved; i++)
-        cache_del(w->a->d.cache, app_key_transaction(key, w->resolved[i]));
+    enum { SLICE = 128 };
+    char text[SLICE][CACHE_KEY_MAX];
+    struct str keys[SLICE];
+    size_t n = 0;
+    for (size_t i = 0; i < w->n_keys + w->n_resolved; i++) {
+        if (i >= w->n_keys)
+            keys[n] = app_key_transaction(text[n], w->resolved[i - w->n_keys]);
+        else if (w->slots[i].used && w->slots[i].acc.owner)
+            keys[n] = app_key_balance(text[n], w->slots[i].acc.owner, w->slots[i].acc.currency);
+        else
+            continue;
+        if (++n == SLICE) {
+            cache_del_many(w->a->d.cache, keys, n);
+            n = 0;
+        }
+    }
+    if (n)
+        cache_del_many(w->a->d.cache, keys, n);
 }
 
 static void count_entries(struct writer *w)

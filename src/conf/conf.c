@@ -268,18 +268,20 @@ static enum pf_err derive_listen(struct conf *c, char why[CONF_WHY_MAX])
     return PFE_OK;
 }
 
-/* sqlite:DIR, sqlite:DIR/payflow.db or nothing. The store keeps more than one file, so the name in DIR is its own. */
+/* sqlite:DIR, sqlite:DIR/payflow.db, a server or nothing. The store keeps more than one file, so the name in DIR is its
+ * own. */
 static enum pf_err derive_store(struct conf *c, char why[CONF_WHY_MAX])
 {
     static const char file[] = "payflow.db";
-    const char *path = c->db_url[0] ? strchr(c->db_url, ':') + 1 : c->data_dir;
+    bool sqlite = strncmp(c->db_url, "sqlite:", 7) == 0;
+    const char *path = sqlite ? c->db_url + 7 : c->data_dir;
     const char *slash = strrchr(path, '/');
     const char *last = slash ? slash + 1 : path;
     size_t n = strlen(path);
 
-    if (c->db_url[0] && strcmp(last, file) == 0)
+    if (sqlite && strcmp(last, file) == 0)
         n -= sizeof file - 1;
-    else if (c->db_url[0] && (str_glob(STR("*.db"), str_c(last)) || str_glob(STR("*.sqlite*"), str_c(last))))
+    else if (sqlite && (str_glob(STR("*.db"), str_c(last)) || str_glob(STR("*.sqlite*"), str_c(last))))
         return conf_refuse(why, "DB_URL must name a directory, or the file %s in one (from %.100s)", file,
                            c->values[CONF_DB_URL].origin);
     while (n > 1 && path[n - 1] == '/')
@@ -288,6 +290,10 @@ static enum pf_err derive_store(struct conf *c, char why[CONF_WHY_MAX])
     if (!c->store_path)
         return no_memory(why);
     c->store_dir = c->store_path;
+    c->postgres = !sqlite && (c->db_url[0] || c->db_host[0]);
+    if (sqlite && c->db_host[0])
+        return conf_refuse(why, "DB_URL names an SQLite store (from %.100s), DB_HOST a PostgreSQL server (from %.60s)",
+                           c->values[CONF_DB_URL].origin, c->values[CONF_DB_HOST].origin);
     return PFE_OK;
 }
 
@@ -306,6 +312,10 @@ enum pf_err conf_check_serve(const struct conf *c, char why[CONF_WHY_MAX])
 {
     size_t n = strlen(c->jwt_secret);
 
+    for (unsigned i = 0; i < CONF_REPLICAS && !c->postgres; i++)
+        if (c->db_read[i].host[0])
+            return conf_refuse(why, "DB_READ_HOST_%u (from %.60s) is a replica of PostgreSQL, and the store is SQLite",
+                               i + 1, c->values[CONF_DB_READ_HOST_1 + 3 * i].origin);
     if (c->env == CONF_ENV_DEV) {
         if (!c->loopback && !c->allow_open_bind)
             return conf_refuse(why,
@@ -343,6 +353,8 @@ static enum pf_err load(struct conf *c, const struct conf_input *in, char why[CO
         e = derive_listen(c, why);
     if (e == PFE_OK)
         e = derive_store(c, why);
+    if (e == PFE_OK)
+        e = conf_derive_redis(c, why);
     return e == PFE_OK ? check_together(c, why) : e;
 }
 
@@ -364,6 +376,9 @@ void conf_free(struct conf *c)
         free(c->values[id].origin);
     }
     free(c->store_path);
+    free(c->redis.host);
+    free(c->redis.user);
+    wipe_free(c->redis.password);
     memset(c, 0, sizeof *c);
 }
 

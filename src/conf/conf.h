@@ -40,6 +40,8 @@ struct conf_value {
     enum conf_source source;
 };
 
+enum { CONF_REPLICAS = 8 };
+
 /* Strings are never NULL and owned by the struct. Ranges are those of params.def. */
 struct conf {
     int64_t port;
@@ -48,6 +50,16 @@ struct conf {
     bool allow_open_bind;
     const char *data_dir;
     const char *db_url;
+    const char *db_host, *db_port, *db_user, *db_password, *db_name, *db_sslmode, *db_sslrootcert;
+    int64_t db_max_open_conns, db_max_idle_conns;
+    int64_t db_conn_max_lifetime; /* seconds */
+    struct {
+        const char *host; /* "": there is none of that number */
+        int64_t port, weight;
+    } db_read[CONF_REPLICAS]; /* DB_READ_…_1 comes first */
+    const char *redis_url, *redis_host, *redis_username, *redis_password;
+    int64_t redis_port, redis_db, redis_pool_size, redis_min_idle_conns;
+    bool redis_cluster;
     const char *default_currency; /* three capital letters; whether ISO knows them is the caller's to check */
     const char *jwt_secret;       /* "" only when ENV=dev, once conf_check_serve has passed */
     int64_t bcrypt_cost;
@@ -65,7 +77,15 @@ struct conf {
     char listen_host[64]; /* numeric, without brackets */
     uint16_t listen_port; /* 0: any free one */
     bool loopback;
-    const char *store_dir; /* the directory of payflow.db */
+    bool postgres;         /* the store is PostgreSQL: by DB_URL, or DB_HOST without it */
+    const char *store_dir; /* the directory of payflow.db; with PostgreSQL, DATA_DIR */
+
+    /* the Redis that REDIS_URL and the others name; "" for what is not given */
+    struct {
+        bool used;
+        char *host, *user, *password;
+        int port, db;
+    } redis;
 
     struct conf_value values[CONF_COUNT];
     char *store_path; /* what store_dir points to */

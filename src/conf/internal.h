@@ -40,6 +40,9 @@ int64_t conf_number(const struct conf *c, enum conf_id id);
 /* "host:port" and its kin. False: malformed. *ret_port is -1 if there is none. */
 bool conf_parse_listen(struct str s, char host[64], bool *ret_loopback, int64_t *ret_port);
 
+/* What REDIS_URL and its kin add up to, into c->redis. */
+enum pf_err conf_derive_redis(struct conf *c, char why[CONF_WHY_MAX]) MUSTCHECK;
+
 /* Called for each setting of the file in order; value borrowed. Anything but PFE_OK stops the reading. */
 typedef enum pf_err conf_each(void *ctx, const char *key, const char *value, unsigned long line,
                               char why[CONF_WHY_MAX]);

@@ -56,16 +56,14 @@ static bool canonical(struct str s, enum conf_spelling how, char out[CONF_NAME_M
     return true;
 }
 
-/* '#' in the pattern matches digits, '*' anything; both stand at the end only. */
+/* '*' matches anything; it stands at the end only. */
 static bool reserved_match(const char *pattern, const char *name)
 {
     size_t n = strlen(pattern) - 1;
 
-    if (pattern[n] != '#' && pattern[n] != '*')
+    if (pattern[n] != '*')
         return strcmp(pattern, name) == 0;
-    if (strncmp(pattern, name, n) != 0 || name[n] == '\0')
-        return false;
-    return pattern[n] == '*' || strspn(name + n, "0123456789") == strlen(name + n);
+    return strncmp(pattern, name, n) == 0 && name[n] != '\0';
 }
 
 enum conf_known conf_lookup(struct str name, enum conf_spelling how, enum conf_id *ret_id)

@@ -150,18 +150,40 @@ static enum pf_err check_db_url(const char *text, char why[CONF_WHY_MAX])
     if (*text == '\0')
         return PFE_OK;
     if (strncmp(text, "postgres://", 11) == 0 || strncmp(text, "postgresql://", 13) == 0)
-        return conf_refuse(why, "PostgreSQL is not supported by this build yet; use sqlite:PATH");
+        return PFE_OK; /* the rest is libpq's to judge */
     if (strncmp(text, scheme, sizeof scheme - 1) != 0)
-        return conf_refuse(why, "must be sqlite:PATH");
+        return conf_refuse(why, "must be sqlite:PATH or postgres://USER@HOST/NAME");
     text += sizeof scheme - 1;
     if (*text == '\0' || strcmp(text, ":memory:") == 0)
         return conf_refuse(why, "must name a path after sqlite:, for the books must outlive the process");
     return PFE_OK;
 }
 
+/* "5432" or "5432,5433": ports of a list of hosts; empty: not given. */
+static bool ports_ok(const char *text)
+{
+    while (*text) {
+        size_t n = strcspn(text, ",");
+        uint64_t port;
+        if (!str_to_u64((struct str){text, n}, &port) || port < 1 || port > 65535 || (text[n] && !text[n + 1]))
+            return false;
+        text += n + (text[n] == ',');
+    }
+    return true;
+}
+
+static bool one_of(const char *text, const char *const *any)
+{
+    while (*any && strcmp(text, *any) != 0)
+        any++;
+    return *any != NULL;
+}
+
 /* What a string must be beyond its length. */
 static enum pf_err check_string(enum conf_id id, const char *text, char why[CONF_WHY_MAX])
 {
+    static const char *const sslmodes[] = {"",        "disable",   "allow",       "prefer",
+                                           "require", "verify-ca", "verify-full", NULL};
     char host[64];
     bool loopback;
     int64_t port;
@@ -181,6 +203,14 @@ static enum pf_err check_string(enum conf_id id, const char *text, char why[CONF
         return PFE_OK;
     case CONF_DB_URL:
         return check_db_url(text, why);
+    case CONF_DB_PORT:
+        if (!ports_ok(text))
+            return conf_refuse(why, "must be port numbers from 1 to 65535, parted by commas");
+        return PFE_OK;
+    case CONF_DB_SSLMODE:
+        if (!one_of(text, sslmodes))
+            return conf_refuse(why, "must be disable, allow, prefer, require, verify-ca or verify-full");
+        return PFE_OK;
     default:
         return PFE_OK;
     }

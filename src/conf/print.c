@@ -106,7 +106,7 @@ void conf_print(const struct conf *c, bool json, conf_sink *sink, void *ctx)
             widest = n;
     }
     for (unsigned id = 0; id < CONF_COUNT; id++) {
-        put_padded(&o, conf_rows[id].name, 18);
+        put_padded(&o, conf_rows[id].name, 21);
         put_padded(&o, shown(c, (enum conf_id)id), widest + 2);
         put(&o, c->values[id].origin);
         put(&o, "\n");

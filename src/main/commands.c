@@ -18,12 +18,11 @@ static int complain(enum pf_err e, const char *why)
     return e == PFE_WRONG_STATE ? EXIT_CONF : EXIT_FAILED;
 }
 
-static struct store *open_store(const struct conf *c, enum sqlite_mode mode, int *ret_code)
+static struct store *open_store(const struct conf *c, bool inspect, int *ret_code)
 {
     struct store *s = NULL;
     char why[256] = "";
-    struct sqlite_options o = {.dir = c->store_dir, .mode = mode, .flush_entries = c->flush_entries};
-    enum pf_err e = store_sqlite_open(&o, &s, why);
+    enum pf_err e = main_store_open(c, inspect, NULL, &s, why);
     if (e == PFE_OK)
         return s;
     *ret_code = complain(e, why);
@@ -33,7 +32,7 @@ static struct store *open_store(const struct conf *c, enum sqlite_mode mode, int
 int run_verify(const struct conf *c, const struct options *o)
 {
     int code;
-    struct store *s = open_store(c, SQLITE_INSPECT, &code);
+    struct store *s = open_store(c, true, &code);
     if (!s)
         return code;
     code = cli_verify(s, o->json);
@@ -47,12 +46,12 @@ int run_replay(const struct conf *c, const struct options *o)
     char why[256];
     if (o->write) {
         int64_t n = 0;
-        enum pf_err e = store_sqlite_rebuild(c->store_dir, &n, why);
+        enum pf_err e = main_store_rebuild(c, &n, why);
         if (e != PFE_OK)
             return complain(e, why);
         fprintf(stderr, "projections rewritten from %lld entries\n", (long long)n);
     }
-    struct store *s = open_store(c, SQLITE_INSPECT, &code);
+    struct store *s = open_store(c, true, &code);
     if (!s)
         return code;
     code = cli_replay(s, o->json);
@@ -63,7 +62,7 @@ int run_replay(const struct conf *c, const struct options *o)
 int run_journal_export(const struct conf *c, const struct options *o)
 {
     int code;
-    struct store *s = open_store(c, SQLITE_INSPECT, &code);
+    struct store *s = open_store(c, true, &code);
     if (!s)
         return code;
     code = cli_export(s, o->csv, o->after_seq);
@@ -71,9 +70,19 @@ int run_journal_export(const struct conf *c, const struct options *o)
     return code;
 }
 
+/* Of a file; a server has tools of its own. */
+static bool embedded(const struct conf *c)
+{
+    if (c->postgres)
+        fprintf(stderr, "payflow: backup and restore are for the embedded store; use pg_basebackup or pg_dump\n");
+    return !c->postgres;
+}
+
 int run_backup(const struct conf *c, const struct options *o)
 {
     char why[256];
+    if (!embedded(c))
+        return EXIT_USAGE;
     enum pf_err e = store_sqlite_backup(c->store_dir, o->words[0], why);
     if (e != PFE_OK)
         return complain(PFE_UNAVAILABLE, why);
@@ -85,6 +94,8 @@ int run_restore(const struct conf *c, const struct options *o)
 {
     char why[256] = "";
     struct store_verify v = {0};
+    if (!embedded(c))
+        return EXIT_USAGE;
     enum pf_err e = store_sqlite_restore(o->words[0], c->store_dir, o->verify, &v, why);
     if (o->verify && (e == PFE_OK || v.what[0]))
         cli_print_verify(&v, o->json);
@@ -99,10 +110,10 @@ int run_restore(const struct conf *c, const struct options *o)
 
 static int migrate_status(const struct conf *c, bool json)
 {
-    struct sqlite_migration m[64];
+    struct main_migration m[MAIN_MIGRATIONS_MAX];
     unsigned n = 0;
     char why[256];
-    enum pf_err e = store_sqlite_migrations(c->store_dir, m, 64, &n, why);
+    enum pf_err e = main_store_migrations(c, m, &n, why);
     if (e != PFE_OK)
         return complain(e, why);
     struct buf b;
@@ -141,24 +152,23 @@ static int migrate_status(const struct conf *c, bool json)
 int run_migrate(const struct conf *c, const struct options *o)
 {
     char why[256];
+    struct main_migration m[MAIN_MIGRATIONS_MAX];
+    unsigned n = 0;
+    bool down = strcmp(o->words[0], "down") == 0;
     if (strcmp(o->words[0], "status") == 0)
         return migrate_status(c, o->json);
-    int to = -1;
-    if (strcmp(o->words[0], "down") == 0) {
-        struct sqlite_migration m[64];
-        unsigned n = 0;
-        enum pf_err e = store_sqlite_migrations(c->store_dir, m, 64, &n, why);
-        if (e != PFE_OK)
-            return complain(e, why);
-        to = 0;
-        for (unsigned i = 0; i < n; i++) /* the newest applied one goes: down to the one before it */
-            if (m[i].applied && i)
-                to = m[i - 1].version;
-    } else if (strcmp(o->words[0], "up") != 0) {
+    if (!down && strcmp(o->words[0], "up") != 0) {
         fprintf(stderr, "payflow: migrate takes up, down or status\n");
         return EXIT_USAGE;
     }
-    enum pf_err e = store_sqlite_migrate(c->store_dir, to, why);
+    enum pf_err e = down || c->postgres ? main_store_migrations(c, m, &n, why) : PFE_OK;
+    if (e != PFE_OK)
+        return complain(e, why);
+    int to = down ? 0 : -1;
+    for (unsigned i = 0; down && i < n; i++) /* the newest applied one goes: down to the one before it */
+        if (m[i].applied && i)
+            to = m[i - 1].version;
+    e = main_store_migrate(c, to, why);
     if (e != PFE_OK)
         return complain(PFE_UNAVAILABLE, why);
     return migrate_status(c, o->json);
@@ -195,7 +205,7 @@ int run_create_admin(const struct conf *c, const struct options *o)
         fprintf(stderr, "payflow: no password: give --password-file, or a line on standard input\n");
         return EXIT_USAGE;
     }
-    struct store *s = open_store(c, SQLITE_SERVE, &code);
+    struct store *s = open_store(c, false, &code);
     if (!s)
         return code;
     code = EXIT_FAILED;
@@ -206,6 +216,7 @@ int run_create_admin(const struct conf *c, const struct options *o)
     struct app *a = NULL;
     if (m && cache && ci && main_jwt_secret(c, secret, sizeof secret, &secret_n, why)) {
         struct app_config ac = {.dev = c->env == CONF_ENV_DEV,
+                                .trials = c->env != CONF_ENV_PROD,
                                 .bcrypt_cost = (int)c->bcrypt_cost,
                                 .password_min = c->env == CONF_ENV_DEV ? 3 : 8,
                                 .jwt_secret = {secret, secret_n},

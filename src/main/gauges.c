@@ -1,9 +1,11 @@
 /* Figures that are read when they are asked for: pools, cache, store. */
 #include "main/main.h"
 
+#include <pthread.h>
 #include <stdio.h>
 
 #include "app/admin.h"
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/pool.h"
 #include "port/cache.h"
@@ -93,6 +95,12 @@ static int64_t cache_evictions(void *ctx)
     return (int64_t)of_cache(ctx).evictions;
 }
 
+static int64_t redis_up(void *ctx)
+{
+    struct cache_stats s[2];
+    return cache_stats(ctx, s, 2) == 2 && s[1].up;
+}
+
 void main_cache_gauges(struct metrics *m, struct cache *c)
 {
     metric_counter_fn(m, "payflow_cache_hits_total", "Cache hits, all tiers.", "", cache_hits, c, 1);
@@ -101,13 +109,36 @@ void main_cache_gauges(struct metrics *m, struct cache *c)
                       1);
     metric_gauge_fn(m, "payflow_cache_entries", "Values held.", "", cache_entries, c, 1);
     metric_gauge_fn(m, "payflow_cache_bytes", "Bytes held.", "", cache_bytes, c, 1);
+    struct cache_stats s[2];
+    if (cache_stats(c, s, 2) == 2)
+        metric_gauge_fn(m, "payflow_cache_tier_up", "1: in use; 0: it is gone, and the others carry on.",
+                        "tier=\"redis\"", redis_up, c, 1);
 }
 
-static struct store_info of_store(void *ctx)
+static struct store_info look(void *ctx)
 {
     struct store_info i = {0};
     if (store_info(ctx, &i) != PFE_OK)
-        i.fatal = true;
+        i = (struct store_info){.fatal = true};
+    return i;
+}
+
+/* On a server it is a round trip, and a vain one takes seconds: one does for all gauges of a scrape. */
+static struct store_info of_store(void *ctx)
+{
+    enum { FRESH_US = 500000 };
+    static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+    static struct store_info last;
+    static int64_t until;
+    if (!store_shared(ctx))
+        return look(ctx);
+    pthread_mutex_lock(&lock);
+    if (clock_mono(clock_system()) >= until) {
+        last = look(ctx);
+        until = clock_mono(clock_system()) + FRESH_US;
+    }
+    struct store_info i = last;
+    pthread_mutex_unlock(&lock);
     return i;
 }
 

@@ -37,6 +37,22 @@ struct metrics;
 struct pool;
 struct cache;
 struct store;
+
+/* The store that the settings name (store.c). Errors are the engines' own: PFE_WRONG_STATE is for somebody to mend. */
+enum pf_err main_store_open(const struct conf *c, bool inspect, struct metrics *m, struct store **ret,
+                            char why[256]) MUSTCHECK;
+enum pf_err main_store_rebuild(const struct conf *c, int64_t *ret_entries, char why[256]) MUSTCHECK;
+enum pf_err main_store_migrate(const struct conf *c, int to, char why[256]) MUSTCHECK;
+enum { MAIN_MIGRATIONS_MAX = 64 };
+struct main_migration { /* as sqlite_migration and postgres_migration */
+    int version;
+    const char *name;
+    bool applied, intact;
+    int64_t applied_us;
+};
+enum pf_err main_store_migrations(const struct conf *c, struct main_migration out[MAIN_MIGRATIONS_MAX], unsigned *ret_n,
+                                  char why[256]) MUSTCHECK;
+
 /* Series that ask the part when they are scraped; it must outlive the registry's last scrape. */
 void main_pool_gauges(struct metrics *m, struct pool *p);
 void main_cache_gauges(struct metrics *m, struct cache *c);
@@ -44,6 +60,7 @@ void main_store_gauges(struct metrics *m, struct store *s);
 void main_log_gauges(struct metrics *m);
 
 const char *main_version(void);
+const char *main_build(void); /* the version, and the commit it was made from */
 void main_print_version(bool json);
 
 #endif

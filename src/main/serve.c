@@ -17,10 +17,10 @@
 #include "base/log.h"
 #include "base/pool.h"
 #include "cache/local/local.h"
+#include "cache/redis/redis.h"
 #include "codec/crypt.h"
 #include "base/rand.h"
 #include "http/http.h"
-#include "store/sqlite/sqlite.h"
 #include "worker/scheduler.h"
 
 enum { WORK_QUEUE = 8192, HASH_QUEUE = 256 };
@@ -62,9 +62,12 @@ bool main_jwt_secret(const struct conf *c, char *out, size_t cap, size_t *ret_n,
         *ret_n = n < cap ? n : cap;
         return true;
     }
-    /* dev: one of our own making, kept so that tokens outlive a restart */
+    /* dev: one of our own making, kept so that tokens outlive a restart; with a store elsewhere, in a directory of its
+       own making too */
     char path[4200], text[65];
     uint8_t raw[32];
+    if (c->postgres)
+        mkdir(c->store_dir, 0700);
     snprintf(path, sizeof path, "%s/jwt.secret", c->store_dir);
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
     if (fd < 0) {
@@ -117,15 +120,31 @@ static unsigned connections_within(int64_t wanted)
     return (unsigned)room;
 }
 
+/* The shared tier behind the local one, which it takes over. Values of another build may be laid out differently, so it
+ * is part of what they are signed with. */
+static struct cache *cache_shared(const struct conf *c, struct str secret, struct cache *local)
+{
+    struct cache_redis_options o = {.host = c->redis.host,
+                                    .port = c->redis.port,
+                                    .user = c->redis.user,
+                                    .password = c->redis.password,
+                                    .db = c->redis.db,
+                                    .pool_size = (unsigned)c->redis_pool_size,
+                                    .min_idle = (unsigned)c->redis_min_idle_conns,
+                                    .local = local};
+    hmac_sha256(secret, str_c(main_build()), o.secret);
+    struct cache *both = cache_redis_new(&o);
+    explicit_bzero(o.secret, sizeof o.secret);
+    return both;
+}
+
 static int start(struct server *s, const struct conf *c)
 {
     char why[256] = "out of memory or threads";
     s->metrics = metrics_new();
     if (!s->metrics)
         return fail(why);
-    struct sqlite_options so = {
-        .dir = c->store_dir, .mode = SQLITE_SERVE, .flush_entries = c->flush_entries, .metrics = s->metrics};
-    enum pf_err e = store_sqlite_open(&so, &s->store, why);
+    enum pf_err e = main_store_open(c, false, s->metrics, &s->store, why);
     if (e != PFE_OK) {
         fail(why);
         return e == PFE_WRONG_STATE ? EXIT_CONF : EXIT_FAILED;
@@ -138,6 +157,12 @@ static int start(struct server *s, const struct conf *c)
     struct cache_local_options co = {
         .max_entries = (uint64_t)c->cache_entries, .max_bytes = (uint64_t)c->cache_bytes, .clock = clock_system()};
     s->cache = cache_local_new(&co);
+    if (s->cache && c->redis.used) {
+        struct cache *both = cache_shared(c, (struct str){secret, secret_n}, s->cache);
+        if (!both)
+            return fail(why);
+        s->cache = both;
+    }
     s->workers = pool_new("workers", (unsigned)c->worker_threads, WORK_QUEUE);
     s->hashers = pool_new("hashers", (unsigned)c->hash_threads, HASH_QUEUE);
     if (!s->cache || !s->workers || !s->hashers)
@@ -149,6 +174,7 @@ static int start(struct server *s, const struct conf *c)
     main_store_gauges(s->metrics, s->store);
     main_log_gauges(s->metrics);
     struct app_config ac = {.dev = c->env == CONF_ENV_DEV,
+                            .trials = c->env != CONF_ENV_PROD,
                             .bcrypt_cost = (int)c->bcrypt_cost,
                             .password_min = c->env == CONF_ENV_DEV ? 3 : 8,
                             .jwt_secret = {secret, secret_n},

@@ -20,6 +20,11 @@ const char *main_version(void)
     return PAYFLOW_VERSION;
 }
 
+const char *main_build(void)
+{
+    return PAYFLOW_VERSION " " PAYFLOW_COMMIT;
+}
+
 void main_print_version(bool json)
 {
     int y = yajl_version();

@@ -3,11 +3,12 @@
  * says.
  *
  * Keys are the contract's: user:{id}, balance:{user_id}:{currency}, transaction:{id}; values are small byte strings.
- * Tiers: one in-process (cache/local). All calls are thread-safe; get, put, del and rate are quick enough for I/O
- * threads.
+ * Tiers: one in-process (cache/local), and perhaps one that instances share behind it (cache/redis). All calls are
+ * thread-safe. get, rate and stats are quick enough for I/O threads, and so is a put with a token of get; the others
+ * may wait for the shared tier, about 0.1 s in all should it hang.
  *
  * A filled value must never be older than an invalidation: a miss hands out a token, and cache_put with that token is
- * refused if the key was deleted since. So: get → miss(token) → read the store → put(token).
+ * refused if the key was deleted since. So: get or fetch → miss(token) → read the store → put(token), or forgo(token).
  */
 #ifndef PORT_CACHE_H
 #define PORT_CACHE_H
@@ -23,7 +24,7 @@ enum { CACHE_KEY_MAX = 128, CACHE_VALUE_MAX = 65536 };
 struct cache;
 
 struct cache_stats {
-    const char *tier; /* "local" */
+    const char *tier; /* "local", "redis" */
     bool up;
     uint64_t hits, misses, puts, evictions, expirations, invalidations, refused_puts;
     uint64_t entries, bytes;         /* live now; bytes with overhead */
@@ -40,6 +41,14 @@ struct cache_rate {
 struct cache_ops {
     void (*close)(struct cache *c);
     bool (*get)(struct cache *c, struct str key, void *out, size_t cap, size_t *ret_n, uint64_t *ret_token);
+    /* NULL in a cache of one tier: get, nothing, a del each, rate, nothing */
+    bool (*fetch)(struct cache *c, struct str key, void *out, size_t cap, size_t *ret_n, uint64_t *ret_token);
+    void (*forgo)(struct cache *c, uint64_t token);
+    void (*del_many)(struct cache *c, const struct str *keys, size_t n);
+    void (*rate_exact)(struct cache *c, struct str key, int64_t limit, int64_t window_us, int64_t cost,
+                       struct cache_rate *ret);
+    void (*watch)(struct cache *c, void (*fn)(void *ctx, struct str pattern), void *ctx);
+
     void (*put)(struct cache *c, struct str key, struct str value, int64_t ttl_us, uint64_t token);
     bool (*del)(struct cache *c, struct str key);
     uint64_t (*del_glob)(struct cache *c, struct str pattern);
@@ -68,6 +77,21 @@ static inline bool cache_get(struct cache *c, struct str key, void *out, size_t 
     return c->ops->get(c, key, out, cap, ret_n, ret_token);
 }
 
+/* The same over all tiers. When several threads miss one key at once, one of them gets a token and the others wait for
+ * its put, or until it forgoes, for a bounded time: so a token must be given back, by put or forgo. */
+static inline bool cache_fetch(struct cache *c, struct str key, void *out, size_t cap, size_t *ret_n,
+                               uint64_t *ret_token)
+{
+    return (c->ops->fetch ? c->ops->fetch : c->ops->get)(c, key, out, cap, ret_n, ret_token);
+}
+
+/* There will be no put with this token. Any token, also 0. */
+static inline void cache_forgo(struct cache *c, uint64_t token)
+{
+    if (c->ops->forgo)
+        c->ops->forgo(c, token);
+}
+
 /* Best effort: may be dropped for bounds or a stale token. ttl_us > 0. Key and value are copied. */
 static inline void cache_put(struct cache *c, struct str key, struct str value, int64_t ttl_us, uint64_t token)
 {
@@ -79,6 +103,17 @@ static inline void cache_put(struct cache *c, struct str key, struct str value, 
 static inline bool cache_del(struct cache *c, struct str key)
 {
     return c->ops->del(c, key);
+}
+
+/* The same for many keys at once, each of CACHE_KEY_MAX bytes at most. */
+static inline void cache_del_many(struct cache *c, const struct str *keys, size_t n)
+{
+    if (c->ops->del_many) {
+        c->ops->del_many(c, keys, n);
+        return;
+    }
+    for (size_t i = 0; i < n; i++)
+        c->ops->del(c, keys[i]);
 }
 
 /* Removes all keys that match (str_glob) and makes all tokens stale. Returns how many. */
@@ -96,11 +131,28 @@ static inline enum pf_err cache_keys(struct cache *c, struct str pattern, uint64
 
 /* Counts `cost` requests against the key's window and says whether the count so far, these included, is within the
    limit (cost 0: counts nothing; allowed if one more would be). limit > 0. Counters live apart from the cached values
-   (no eviction by values) but are bounded too: when the table is full the oldest window gives way. */
+   (no eviction by values) but are bounded too: when the table is full the oldest window gives way. Over several
+   instances it may let through a little more, see cache/redis. */
 static inline void cache_rate(struct cache *c, struct str key, int64_t limit, int64_t window_us, int64_t cost,
                               struct cache_rate *ret)
 {
     c->ops->rate(c, key, limit, window_us, cost, ret);
+}
+
+/* The same, exact over all instances as long as they reach the shared tier; waits for it. */
+static inline void cache_rate_exact(struct cache *c, struct str key, int64_t limit, int64_t window_us, int64_t cost,
+                                    struct cache_rate *ret)
+{
+    (c->ops->rate_exact ? c->ops->rate_exact : c->ops->rate)(c, key, limit, window_us, cost, ret);
+}
+
+/* fn gets each key or pattern that another instance invalidated ("*" also when that is not known any more), on a thread
+ * of the cache's, after it is gone from this one; it must not call the cache. NULL ends it: on return no call is under
+ * way. */
+static inline void cache_watch(struct cache *c, void (*fn)(void *ctx, struct str pattern), void *ctx)
+{
+    if (c->ops->watch)
+        c->ops->watch(c, fn, ctx);
 }
 
 /* One per tier; returns how many were written. */

@@ -10,6 +10,11 @@ bool store_shared(const struct store *s)
     return s->ops->shared;
 }
 
+int64_t store_stale(struct store *s, enum store_stale step)
+{
+    return s->ops->stale ? s->ops->stale(s, step) : 0;
+}
+
 enum pf_err store_group_begin(struct store *s, const struct store_key *keys, size_t n,
                               const struct store_idem_ref *idem, size_t n_idem, struct store_slot *slots,
                               int64_t *ret_first_seq)

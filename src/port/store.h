@@ -233,11 +233,14 @@ struct store_info {
     bool fatal;       /* a commit's outcome is unknown: exit */
 };
 
+enum store_stale { STORE_STALE_ALLOW, STORE_STALE_LOOK, STORE_STALE_END };
+
 struct store_ops {
     void (*close)(struct store *s);
     enum pf_err (*info)(struct store *s, struct store_info *ret);
 
-    bool shared; /* see store_shared */
+    bool shared;                                              /* see store_shared */
+    int64_t (*stale)(struct store *s, enum store_stale step); /* NULL: always 0 */
     enum pf_err (*group_begin)(struct store *s, const struct store_key *keys, size_t n,
                                const struct store_idem_ref *idem, size_t n_idem, struct store_slot *slots,
                                int64_t *ret_first_seq);
@@ -324,6 +327,11 @@ enum pf_err store_info(struct store *s, struct store_info *ret);
 /* Other processes write to this store too, and every call may wait for the network. What was read before a group began
    may have changed by then: look again inside it. */
 bool store_shared(const struct store *s);
+
+/* Reads of the calling thread may from ALLOW to END be stale, if there is no better answer (a shared store's primary is
+   not there): they are then shown, decide nothing, and go into no cache. LOOK and END return how far the worst of them
+   may be behind, in microseconds; 0: none is. Outside of that such a read is PFE_UNAVAILABLE. */
+int64_t store_stale(struct store *s, enum store_stale step);
 
 /* Groups: one thread at a time. n <= STORE_GROUP_KEYS_MAX; keys do not repeat. slots[i] answers keys[i].
    idem: the idempotency keys that the same thread will ask store_idem_get for inside the group, so that a shared store

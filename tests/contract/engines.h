@@ -5,6 +5,9 @@
  *     engine_open(&engine_list[i], &box);   box.store is open and empty
  *     engine_reopen(&box);                  durable engines only: closed and opened again, same data
  *     engine_close(&box);                   the place is removed
+ *
+ * PostgreSQL is among them in programs built with TEST_POSTGRES and tests/support/pg_cluster.c: one server for the
+ * program, a schema for each box.
  */
 #ifndef TESTS_CONTRACT_ENGINES_H
 #define TESTS_CONTRACT_ENGINES_H
@@ -18,6 +21,10 @@
 #include "port/store.h"
 #include "store/memory/memory.h"
 #include "store/sqlite/sqlite.h"
+#ifdef TEST_POSTGRES
+#include "store/postgres/postgres.h"
+#include "support/pg_cluster.h"
+#endif
 
 struct engine {
     const char *name;
@@ -46,9 +53,25 @@ static inline struct store *engine_open_sqlite(const char *dir)
     return s;
 }
 
+#ifdef TEST_POSTGRES
+static inline struct store *engine_open_postgres(const char *dir)
+{
+    struct store *s = NULL;
+    char why[256] = "";
+    const struct pg_cluster *c = pg_cluster_shared();
+    const char *schema = pg_cluster_schema(c, dir);
+    if (store_postgres_open(&(struct postgres_options){.url = pg_cluster_url(c), .schema = schema}, &s, why) != PFE_OK)
+        fprintf(stderr, "store_postgres_open: %s\n", why);
+    return s;
+}
+#endif
+
 static const struct engine engine_list[] = {
     {"memory", false, engine_open_memory},
     {"sqlite", true, engine_open_sqlite},
+#ifdef TEST_POSTGRES
+    {"postgres", true, engine_open_postgres},
+#endif
 };
 enum { ENGINE_COUNT = sizeof engine_list / sizeof engine_list[0] };
 

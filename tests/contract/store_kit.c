@@ -6,6 +6,10 @@
 
 #include "codec/uuid.h"
 #include "store/memory/memory.h"
+#ifdef TEST_POSTGRES
+#include "store/postgres/postgres.h"
+#include "support/pg_cluster.h"
+#endif
 
 static void open_store(struct kit *k)
 {
@@ -15,6 +19,15 @@ static void open_store(struct kit *k)
         return;
     }
     char why[256];
+#ifdef TEST_POSTGRES
+    if (k->engine == KIT_POSTGRES) {
+        const struct pg_cluster *c = pg_cluster_shared();
+        struct postgres_options po = {.url = pg_cluster_url(c), .schema = pg_cluster_schema(c, k->dir)};
+        if (store_postgres_open(&po, &k->s, why) != PFE_OK)
+            fail_msg("open: %s", why);
+        return;
+    }
+#endif
     struct sqlite_options o = {.dir = k->dir, .mode = SQLITE_SERVE, .flush_entries = k->flush_entries};
     if (store_sqlite_open(&o, &k->s, why) != PFE_OK)
         fail_msg("open %s: %s", k->dir, why);
@@ -28,7 +41,7 @@ struct kit *kit_open(enum kit_engine engine)
     k->now = KIT_START;
     k->flush_entries = 100; /* small, so that every test crosses several epochs */
     strcpy(k->dir, "/tmp/payflow-store-XXXXXX");
-    if (engine == KIT_SQLITE)
+    if (engine != KIT_MEMORY)
         assert_non_null(mkdtemp(k->dir));
     arena_init(&k->arena, NULL, 0, 1 << 24);
     open_store(k);
@@ -39,7 +52,7 @@ void kit_close(struct kit *k)
 {
     store_close(k->s);
     arena_reset(&k->arena);
-    if (k->engine == KIT_SQLITE)
+    if (k->engine != KIT_MEMORY)
         kit_remove_dir(k->dir);
     free(k);
 }

@@ -13,14 +13,15 @@
 #include "port/store.h"
 #include "store/sqlite/sqlite.h"
 
-enum kit_engine { KIT_MEMORY, KIT_SQLITE };
+/* POSTGRES: in programs built with TEST_POSTGRES and tests/support/pg_cluster.c. */
+enum kit_engine { KIT_MEMORY, KIT_SQLITE, KIT_POSTGRES, KIT_ENGINES };
 enum { KIT_USD = 840, KIT_JPY = 392, KIT_KWD = 414, KIT_T0 = 1700000000 };
 #define KIT_START ((int64_t)KIT_T0 * 1000000)
 
 struct kit {
     enum kit_engine engine;
     struct store *s;
-    char dir[64]; /* of the sqlite engine; removed by kit_close */
+    char dir[64]; /* of a durable engine; removed by kit_close */
     int64_t now;  /* entry times, unless a movement says otherwise */
     int64_t flush_entries;
     struct arena arena;

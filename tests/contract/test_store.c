@@ -678,12 +678,13 @@ static void run_case(void **state)
 
 int main(void)
 {
-    static struct run runs[2 * CASES];
-    static char names[2 * CASES][64];
-    struct CMUnitTest tests[2 * CASES];
-    for (size_t i = 0; i < 2 * CASES; i++) {
-        runs[i] = (struct run){i < CASES ? KIT_MEMORY : KIT_SQLITE, i % CASES};
-        snprintf(names[i], sizeof names[i], "%s: %s", i < CASES ? "memory" : "sqlite", cases[i % CASES].name);
+    static const char *const engines[KIT_ENGINES] = {"memory", "sqlite", "postgres"};
+    static struct run runs[KIT_ENGINES * CASES];
+    static char names[KIT_ENGINES * CASES][64];
+    struct CMUnitTest tests[KIT_ENGINES * CASES];
+    for (size_t i = 0; i < KIT_ENGINES * CASES; i++) {
+        runs[i] = (struct run){(enum kit_engine)(i / CASES), i % CASES};
+        snprintf(names[i], sizeof names[i], "%s: %s", engines[i / CASES], cases[i % CASES].name);
         tests[i] = (struct CMUnitTest){names[i], run_case, NULL, NULL, &runs[i]};
     }
     return cmocka_run_group_tests_name("store", tests, NULL, NULL);

@@ -232,10 +232,10 @@ static void compare_figures(struct pair *p)
     }
 }
 
-static void run(uint64_t seed)
+static void run(enum kit_engine engine, uint64_t seed)
 {
-    struct pair p = {.model = kit_open(KIT_MEMORY), .subject = kit_open(KIT_SQLITE), .random = seed};
-    print_message("seed %llu\n", (unsigned long long)seed);
+    struct pair p = {.model = kit_open(KIT_MEMORY), .subject = kit_open(engine), .random = seed};
+    print_message("%s, seed %llu\n", engine == KIT_SQLITE ? "sqlite" : "postgres", (unsigned long long)seed);
     for (int i = 0; i < USERS; i++) {
         char name[24];
         snprintf(name, sizeof name, "user%d", i);
@@ -265,7 +265,7 @@ static void fixed_seeds(void **state)
 {
     (void)state;
     for (uint64_t seed = 1; seed <= 6; seed++)
-        run(seed * UINT64_C(0x9e3779b97f4a7c15));
+        run(seed % 3 ? KIT_SQLITE : KIT_POSTGRES, seed * UINT64_C(0x9e3779b97f4a7c15));
 }
 
 /* Another each day, or PAYFLOW_TEST_SEED to see one again. */
@@ -273,7 +273,9 @@ static void fresh_seed(void **state)
 {
     (void)state;
     const char *given = getenv("PAYFLOW_TEST_SEED");
-    run(given ? strtoull(given, NULL, 10) : (uint64_t)time(NULL) / 86400 * UINT64_C(0xbf58476d1ce4e5b9));
+    uint64_t seed = given ? strtoull(given, NULL, 10) : (uint64_t)time(NULL) / 86400 * UINT64_C(0xbf58476d1ce4e5b9);
+    run(KIT_SQLITE, seed);
+    run(KIT_POSTGRES, seed);
 }
 
 int main(void)

@@ -21,6 +21,7 @@ OPEN = {
     ("GET", "/api/cache/stats"), ("GET", "/api/cache/keys"), ("POST", "/api/cache/warmup"),
     ("POST", "/api/cache/invalidate"),
 }
+TRIALS = "/api/v1/test/circuit-breaker/"
 # What the contract itself says, so that a wrong table is found and not just followed.
 ADMIN_ONLY = {
     ("GET", "/api/transactions/stats"), ("GET", "/api/v1/users"), ("GET", "/api/v1/users/{id}"),
@@ -172,7 +173,7 @@ def judge(op, role, r):
     """None if the answer fits the right; else what is wrong."""
     s = r.status_code
     what = f"{op.right:6} {role:8} {op.method} {op.path} -> {s} {r.text[:120]}"
-    if s >= 500:
+    if s >= 500 and not op.path.startswith(TRIALS):  # those fail on purpose
         return what
     if role == "nobody":
         good = s not in (401, 403) if op.right == "public" else s == 401 and "www-authenticate" in r.headers
@@ -205,7 +206,7 @@ def test_the_same_without_the_prefix(prod, table, role):
         alias = op.path[len("/api/v1"):]
         if op.path.startswith("/api/v1/") and alias not in taken:
             r = call(prod, op, role, alias)
-            if r.status_code == 404 and role == "nobody":
+            if r.status_code == 404 and role == "nobody" and not op.path.startswith(TRIALS):  # not in prod
                 wrong.append(f"no alias {op.method} {alias}")
             elif w := judge(op, role, r):
                 wrong.append("alias of " + w)

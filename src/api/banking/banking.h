@@ -25,6 +25,10 @@ enum api_step banking_schedule_get(struct api_call *c);
 enum api_step banking_schedule_cancel(struct api_call *c);
 
 enum api_step banking_ping(struct api_call *c);
+enum api_step banking_breakers(struct api_call *c);
+enum api_step banking_trial_success(struct api_call *c);
+enum api_step banking_trial_failure(struct api_call *c);
+enum api_step banking_trial_timeout(struct api_call *c);
 enum api_step banking_audit(struct api_call *c);
 enum api_step banking_journal(struct api_call *c);
 enum api_step banking_reconciliation(struct api_call *c);

@@ -70,5 +70,6 @@ enum api_step payflow_cache_keys(struct api_call *c);
 enum api_step payflow_cache_warmup(struct api_call *c);
 enum api_step payflow_cache_invalidate(struct api_call *c);
 void api_cache_stats_write(struct api_call *c, struct jw *w); /* the object's members: hits, misses, … tiers */
+void api_breakers_write(struct api_call *c, struct jw *w);    /* the object's members: one for each circuit breaker */
 
 #endif

@@ -57,7 +57,7 @@ static void write_services(struct api_call *c, struct jw *w, const struct app_he
     jw_kbool(w, "enabled", false);
     jw_end_obj(w);
     part(w, "circuit_breakers", "UP");
-    jw_kbool(w, "enabled", false);
+    api_breakers_write(c, w);
     jw_end_obj(w);
     jw_end_obj(w);
 }
@@ -150,10 +150,12 @@ enum api_step platform_metrics_basic(struct api_call *c)
     jw_obj(&w);
     api_cache_stats_write(c, &w);
     jw_end_obj(&w);
+    struct cache_stats tiers[2];
+    const bool redis = cache_stats(app_cache(c->app), tiers, 2) == 2;
     jw_key(&w, "redis");
     jw_obj(&w);
-    jw_kbool(&w, "configured", false);
-    jw_kbool(&w, "connected", false);
+    jw_kbool(&w, "configured", redis);
+    jw_kbool(&w, "connected", redis && tiers[1].up);
     jw_end_obj(&w);
     jw_key(&w, "rate_limit");
     jw_obj(&w);

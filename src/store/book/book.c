@@ -92,6 +92,19 @@ void book_free(struct book *b)
     pthread_rwlock_destroy(&b->lock);
 }
 
+void book_clear(struct book *b)
+{
+    memset(b->by_id.slots, 0, b->by_id.cap * sizeof *b->by_id.slots);
+    memset(b->by_owner.slots, 0, b->by_owner.cap * sizeof *b->by_owner.slots);
+    if (b->n)
+        memset(b->dirty, 0, (b->n + 63) / 64 * sizeof *b->dirty);
+    book_stat_reset(b);
+    b->n = 0;
+    b->next_id = LEDGER_FIRST_USER_ACCOUNT;
+    b->head_seq = b->time_us = b->lag_us = 0;
+    b->group.n = b->group.n_marks = 0;
+}
+
 uint32_t book_find(const struct book *b, int64_t id)
 {
     uint32_t v = b->by_id.slots[index_slot(b, &b->by_id, id, key_id)];

@@ -88,6 +88,8 @@ struct book {
 
 enum pf_err book_init(struct book *b) MUSTCHECK;
 void book_free(struct book *b);
+/* Forgets all but the memory: for who fills a book anew for each group. Nobody else may be using it. */
+void book_clear(struct book *b);
 
 static inline struct book_account *book_at(const struct book *b, size_t i)
 {
@@ -142,6 +144,8 @@ enum pf_err book_stat_load(struct book *b, enum ledger_kind kind, money_currency
 typedef void (*book_stat_fn)(void *ctx, const struct book_series *s, int64_t minute, int64_t count, int64_t volume);
 void book_stat_dirty(const struct book *b, book_stat_fn fn, void *ctx);
 void book_stat_clean(struct book *b);
+/* Back to nothing: what is dirty afterwards is what was added since. Whatever was added must still be dirty. */
+void book_stat_reset(struct book *b);
 
 /* ---- replay (replay.c) ---- */
 

@@ -110,6 +110,19 @@ void book_stat_clean(struct book *b)
     }
 }
 
+void book_stat_reset(struct book *b)
+{
+    for (struct book_series *s = b->series; s; s = s->next) {
+        if (!s->dirty)
+            continue;
+        s->dirty = false;
+        s->count = s->volume = 0;
+        for (size_t i = 0; i < BOOK_MINUTES; i++)
+            if (s->minutes[i].dirty)
+                s->minutes[i] = (struct book_bucket){0};
+    }
+}
+
 /* Insertion by currency, then kind: what there is to sort is a handful. */
 static void sort_stats(struct store_stat *v, unsigned n)
 {

@@ -1,59 +1,43 @@
 /* One account recomputed from the journal, and its projection put right. */
 #include <stdlib.h>
 
+#include "store/book/refold.h"
 #include "store/sqlite/chain.h"
 
-/* Arithmetic that wraps: a journal that was tampered with must not be undefined behaviour. */
-static int64_t negated(int64_t v)
+struct walk {
+    struct chain c;
+    struct sqlite_conn *conn;
+};
+
+static bool walk_from(void *ctx, int64_t seq, struct ledger_entry *ret)
 {
-    return (int64_t)(0 - (uint64_t)v);
+    return chain_from(&((struct walk *)ctx)->c, seq, ret);
 }
 
-static void add_wrapping(int64_t *v, int64_t by)
+static bool walk_back(void *ctx, struct ledger_entry *ret)
 {
-    *v = (int64_t)((uint64_t)*v + (uint64_t)by);
+    return chain_back(&((struct walk *)ctx)->c, ret);
 }
 
-/* What an entry does to one account's balance and hold. */
-static enum pf_err effect(struct sqlite_conn *c, const struct ledger_entry *e, int64_t account, int64_t *ret_balance,
-                          int64_t *ret_held)
+static enum pf_err walk_held(void *ctx, const struct ledger_entry *e, int64_t *ret)
 {
-    bool debit = e->debit == account;
-    *ret_balance = !ledger_kind_moves(e->kind) ? 0 : debit ? negated(e->amount) : e->amount;
-    *ret_held = 0;
-    if (debit && e->kind == LEDGER_HOLD)
-        *ret_held = e->amount;
-    if (!debit || (e->kind != LEDGER_CAPTURE && e->kind != LEDGER_RELEASE))
-        return PFE_OK;
     struct sqlite_q q;
-    sqlite_q_begin(&q, c, "SELECT -amount FROM journal WHERE seq = ?1");
+    sqlite_q_begin(&q, ((struct walk *)ctx)->conn, "SELECT amount FROM journal WHERE seq = ?1");
     sqlite_q_i64(&q, e->ref);
     if (sqlite_q_next(&q))
-        *ret_held = sqlite_col_i64(&q, 0);
+        *ret = sqlite_col_i64(&q, 0);
     return sqlite_q_end(&q);
 }
 
 static enum pf_err replay_chain(struct sqlite_conn *conn, const struct book_account *a, struct store_replay *ret)
 {
-    struct chain c;
-    enum pf_err e = chain_begin(&c, conn, a);
+    struct walk w = {.conn = conn};
+    enum pf_err e = chain_begin(&w.c, conn, a);
     if (e)
         return e;
-    struct store_replay r = {.head = a->a.head, .intact = true};
-    struct ledger_entry x;
-    int64_t expected = 0; /* the balance that this entry must have left, by the one after it */
-    for (bool more = chain_from(&c, a->a.head, &x); more && e == PFE_OK; more = chain_back(&c, &x)) {
-        int64_t after = x.debit == a->a.id ? x.debit_balance : x.credit_balance, moved, held;
-        r.intact &= r.events == 0 || after == expected;
-        e = effect(conn, &x, a->a.id, &moved, &held);
-        add_wrapping(&r.balance, moved);
-        add_wrapping(&r.held, held);
-        expected = after;
-        add_wrapping(&expected, negated(moved));
-        r.events++;
-    }
-    r.intact &= expected == 0;
-    enum pf_err end = chain_end(&c);
+    struct store_replay r = {0};
+    e = refold_replay(&(struct refold_walk){&w, walk_from, walk_back, walk_held}, a->a.id, a->a.head, &r);
+    enum pf_err end = chain_end(&w.c);
     if (end == PFE_INTERNAL)
         r.intact = false;
     else if (e == PFE_OK)
@@ -85,61 +69,17 @@ static enum pf_err find_head(struct sqlite_conn *c, int64_t account, int64_t *re
     return sqlite_q_end(&q);
 }
 
-/* One entry in 64, in order of age, gathered while the chain is walked from its head. `block` is the newest entry time
-   of the entries since the mark before; prefix maxima follow. */
-static void note_mark(struct book_mark *marks, int64_t n, const struct ledger_entry *x, const struct book_account *now)
-{
-    struct book_mark *m = &marks[(n - 1) / BOOK_MARK_EVERY];
-    if (x->ts > m->ts)
-        m->ts = x->ts;
-    if (n % BOOK_MARK_EVERY != 0)
-        return;
-    m->account = now->a.id;
-    m->n = n;
-    m->seq = x->seq;
-    m->balance = x->debit == now->a.id ? x->debit_balance : x->credit_balance;
-    m->moves = now->moves;
-}
-
-static void apply_flags(struct ledger_account *a, const struct ledger_entry *x, bool *decided)
-{
-    if (x->kind == LEDGER_CLOSE)
-        a->flags |= LEDGER_CLOSED;
-    if (!*decided && (x->kind == LEDGER_FREEZE || x->kind == LEDGER_UNFREEZE)) {
-        a->flags |= x->kind == LEDGER_FREEZE ? LEDGER_FROZEN : 0;
-        *decided = true;
-    }
-}
-
-/* Second walk: the account's row and its marks, from what the first walk found. marks: events / 64 + 1 of them. */
+/* Second walk: the account's row and its marks, from what the first walk found. */
 static enum pf_err gather(struct sqlite_conn *conn, const struct store_replay *r, struct book_account *a,
                           struct book_mark *marks)
 {
-    struct chain c;
-    enum pf_err e = chain_begin(&c, conn, a);
+    struct walk w = {.conn = conn};
+    const struct book_account before = *a; /* the chain looks at it while a changes */
+    enum pf_err e = chain_begin(&w.c, conn, &before);
     if (e)
         return e;
-    struct ledger_entry x;
-    int64_t n = r->events;
-    bool frozen_decided = false;
-    int64_t moves = 0;
-    for (bool more = chain_from(&c, r->head, &x); more && n > 0; more = chain_back(&c, &x), n--) {
-        if (n == r->events)
-            a->a.updated_us = x.ts;
-        a->moves = moves; /* counted from the head here, turned round below */
-        note_mark(marks, n, &x, a);
-        moves += ledger_kind_moves(x.kind);
-        apply_flags(&a->a, &x, &frozen_decided);
-    }
-    a->moves = moves;
-    int64_t time = 0;
-    for (int64_t i = 0; i <= (r->events - 1) / BOOK_MARK_EVERY && r->events; i++) {
-        time = marks[i].ts > time ? marks[i].ts : time;
-        marks[i].ts = time;
-        marks[i].moves = moves - marks[i].moves;
-    }
-    a->time_us = time;
-    return chain_end(&c);
+    refold_account(&(struct refold_walk){&w, walk_from, walk_back, walk_held}, r, a, marks);
+    return chain_end(&w.c);
 }
 
 static enum pf_err write_projection(struct sqlite_store *s, const struct book_account *a, const struct book_mark *marks)
@@ -169,17 +109,9 @@ static enum pf_err rebuild(struct sqlite_store *s, int64_t account, struct book_
         if (e || !ret->intact)
             return e;
     }
-    struct book_mark *marks = calloc((size_t)ret->events / BOOK_MARK_EVERY + 1, sizeof *marks);
+    struct book_mark *marks = malloc(((size_t)ret->events / BOOK_MARK_EVERY + 1) * sizeof *marks);
     if (!marks)
         return PFE_NOMEM;
-    a->a = (struct ledger_account){.id = a->a.id,
-                                   .owner = a->a.owner,
-                                   .currency = a->a.currency,
-                                   .balance = ret->balance,
-                                   .held = ret->held,
-                                   .head = ret->head,
-                                   .entries = ret->events,
-                                   .updated_us = a->a.updated_us};
     e = gather(conn, ret, a, marks);
     if (e == PFE_OK)
         e = write_projection(s, a, marks);

@@ -211,9 +211,87 @@ static void the_store_is_a_directory(void **state)
     expect_refused(load_list(LIST(), LIST("DB_URL=sqlite:x.sqlite3")), "DB_URL must name a directory");
     expect_refused(load_list(LIST(), LIST("DB_URL=sqlite:")), "DB_URL must name a path");
     expect_refused(load_list(LIST(), LIST("DB_URL=sqlite::memory:")), "outlive");
-    expect_refused(load_list(LIST(), LIST("DB_URL=postgres://u:p@h/db")), "PostgreSQL is not supported by this build");
-    expect_refused(load_list(LIST(), LIST("DB_URL=postgresql://h/db")), "PostgreSQL is not supported by this build");
     expect_refused(load_list(LIST(), LIST("DB_URL=/srv/x")), "DB_URL must be sqlite:PATH");
+}
+
+static void a_server_is_named_by_url_or_host(void **state)
+{
+    (void)state;
+    assert_true(takes("DATA_DIR=/srv/x"));
+    assert_false(conf.postgres);
+    assert_true(takes("DB_URL=postgres://u:p@h/db"));
+    assert_true(conf.postgres);
+    assert_string_equal(conf.store_dir, "./data");
+    assert_true(takes("DB_URL=postgresql://h/db"));
+    assert_true(conf.postgres);
+    expect_ok(load_list(LIST(), LIST("DB_HOST=a,b", "DB_PORT=5432,5433", "DB_USER=u", "DB_PASSWORD=p", "DB_NAME=n")));
+    assert_true(conf.postgres);
+    assert_string_equal(conf.db_password, "p");
+    assert_int_equal(conf.db_max_open_conns, 25);
+    /* other settings of a server alone name none */
+    expect_ok(load_list(LIST(), LIST("DB_PORT=5432", "DB_USER=u")));
+    assert_false(conf.postgres);
+    expect_refused(load_list(LIST(), LIST("DB_URL=sqlite:x", "DB_HOST=h")), "DB_URL names an SQLite store");
+    expect_ok(load_list(LIST(), LIST("DB_READ_HOST_2=h")));
+    assert_int_equal(conf_check_serve(&conf, why), PFE_INVALID);
+    assert_non_null(strstr(why, "DB_READ_HOST_2 (from env DB_READ_HOST_2) is a replica"));
+    expect_refused(load_list(LIST(), LIST("DB_READ_PORT_1=0")), "DB_READ_PORT_1 must be");
+    expect_refused(load_list(LIST(), LIST("DB_READ_WEIGHT_8=1001")), "DB_READ_WEIGHT_8 must be");
+    expect_ok(load_list(LIST(), LIST("DB_HOST=h", "DB_READ_HOST_2=r", "DB_READ_WEIGHT_2=7")));
+    expect_ok(conf_check_serve(&conf, why));
+    assert_string_equal(conf.db_read[0].host, "");
+    assert_string_equal(conf.db_read[1].host, "r");
+    assert_int_equal(conf.db_read[1].port, 5432);
+    assert_int_equal(conf.db_read[1].weight, 7);
+    expect_refused(load_list(LIST(), LIST("DB_HOST=h", "DB_PORT=0")), "DB_PORT must be port numbers");
+    expect_refused(load_list(LIST(), LIST("DB_HOST=h", "DB_PORT=5432,")), "DB_PORT must be port numbers");
+    expect_refused(load_list(LIST(), LIST("DB_HOST=h", "DB_PORT=5432x")), "DB_PORT must be port numbers");
+    expect_refused(load_list(LIST(), LIST("DB_SSLMODE=maybe")), "DB_SSLMODE must be disable");
+    expect_refused(load_list(LIST(), LIST("DB_MAX_OPEN_CONNS=2")), "DB_MAX_OPEN_CONNS must be");
+}
+
+static void expect_redis(const char *host, int port, const char *user, const char *password, int db)
+{
+    assert_true(conf.redis.used);
+    assert_string_equal(conf.redis.host, host);
+    assert_int_equal(conf.redis.port, port);
+    assert_string_equal(conf.redis.user, user);
+    assert_string_equal(conf.redis.password, password);
+    assert_int_equal(conf.redis.db, db);
+}
+
+static void redis_is_named_by_url_or_host(void **state)
+{
+    static const char *const wrong[] = {
+        "x",          "http://h",       "redis://",       "redis://h:0",     "redis://h:65536",
+        "redis://h:", "redis://u@h",    "redis://h/x",    "redis://h/65536", "redis://[::1",
+        "unix:",      "unix:relative",  "redis://:%zz@h", "redis://:%0@h",   "redis://:%00@h",
+        "redis://:%", "redis://:p@h:x", "redis://[::1]6", "redis://:%1f@h",  "redis://:%4@h"};
+
+    (void)state;
+    assert_true(takes("PORT=1"));
+    assert_false(conf.redis.used);
+    assert_true(takes("REDIS_PORT=1"));
+    assert_false(conf.redis.used);
+    assert_true(takes("REDIS_URL=redis://h"));
+    expect_redis("h", 6379, "", "", 0);
+    assert_true(takes("REDIS_URL=redis://u:p%40%3a%2F@h.example:7/3"));
+    expect_redis("h.example", 7, "u", "p@:/", 3);
+    assert_true(takes("REDIS_URL=redis://:p:@w@[::1]:7/"));
+    expect_redis("::1", 7, "", "p:@w", 0);
+    assert_true(takes("REDIS_URL=unix:/run/redis.sock"));
+    expect_redis("/run/redis.sock", 6379, "", "", 0);
+    expect_ok(load_list(LIST(), LIST("REDIS_URL=redis://u:p@h:7/3", "REDIS_HOST=g", "REDIS_PORT=8",
+                                     "REDIS_USERNAME=v%41", "REDIS_PASSWORD=q%41", "REDIS_DB=0")));
+    expect_redis("g", 8, "v%41", "q%41", 0);
+    for (unsigned i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        char text[64];
+        snprintf(text, sizeof text, "REDIS_URL=%s", wrong[i]);
+        expect_refused(load_list(LIST(), LIST(text)), "REDIS_URL");
+    }
+    expect_refused(load_list(LIST(), LIST("REDIS_URL=rediss://h")), "TLS");
+    expect_refused(load_list(LIST(), LIST("REDIS_CLUSTER=true")), "Redis Cluster is not supported");
+    expect_refused(load_list(LIST(), LIST("REDIS_POOL_SIZE=0")), "REDIS_POOL_SIZE");
 }
 
 static void tls_needs_both_files(void **state)
@@ -300,8 +378,8 @@ static void printing_shows_origins_and_masks_secrets(void **state)
         lines += *c == '\n';
     assert_int_equal(lines, CONF_COUNT);
     assert_null(strstr(t.p, SECRET32));
-    assert_non_null(strstr(t.p, "\nJWT_SECRET        ******** "));
-    assert_int_equal(strncmp(t.p, "PORT              81 ", 21), 0);
+    assert_non_null(strstr(t.p, "\nJWT_SECRET           ******** "));
+    assert_int_equal(strncmp(t.p, "PORT                 81 ", 24), 0);
     assert_non_null(strstr(t.p, " --port\n"));
     assert_non_null(strstr(t.p, " env ENV\n"));
     assert_non_null(strstr(t.p, " default\n"));
@@ -445,6 +523,8 @@ int main(void)
         cmocka_unit_test(listen_addresses_are_read),
         cmocka_unit_test(the_port_of_listen_counts_unless_port_is_set_stronger),
         cmocka_unit_test(the_store_is_a_directory),
+        cmocka_unit_test(a_server_is_named_by_url_or_host),
+        cmocka_unit_test(redis_is_named_by_url_or_host),
         cmocka_unit_test(tls_needs_both_files),
         cmocka_unit_test(weak_hashes_are_for_dev_only),
         cmocka_unit_test(serving_live_needs_a_real_secret),

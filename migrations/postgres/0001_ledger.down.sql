@@ -1,0 +1,11 @@
+DROP TABLE receipt;
+DROP TABLE idempotency;
+DROP TABLE stat;
+DROP TABLE mark;
+DROP TABLE account;
+DROP TABLE open_hold;
+DROP TABLE resolution;
+DROP TABLE seal;
+DROP TABLE journal;
+DROP TABLE ledger_head;
+DROP FUNCTION append_only();

@@ -1,0 +1,80 @@
+/* Which engine the settings name, and opening it. */
+#include "main/main.h"
+
+#include <stdio.h>
+
+#include "store/postgres/postgres.h"
+#include "store/sqlite/sqlite.h"
+
+static struct postgres_options postgres_options(const struct conf *c)
+{
+    return (struct postgres_options){.url = c->db_url,
+                                     .hosts = c->db_host,
+                                     .ports = c->db_port,
+                                     .user = c->db_user,
+                                     .password = c->db_password,
+                                     .dbname = c->db_name,
+                                     .sslmode = c->db_sslmode,
+                                     .sslrootcert = c->db_sslrootcert,
+                                     .max_open = (unsigned)c->db_max_open_conns,
+                                     .max_idle = (unsigned)c->db_max_idle_conns,
+                                     .max_lifetime_s = c->db_conn_max_lifetime};
+}
+
+enum pf_err main_store_open(const struct conf *c, bool inspect, struct metrics *m, struct store **ret, char why[256])
+{
+    if (c->postgres) {
+        struct postgres_options o = postgres_options(c);
+        o.mode = inspect ? POSTGRES_INSPECT : POSTGRES_SERVE;
+        o.metrics = m;
+        o.guard = true;
+        struct postgres_replica replicas[CONF_REPLICAS];
+        char ports[CONF_REPLICAS][8];
+        o.replicas = replicas;
+        for (unsigned i = 0; i < CONF_REPLICAS; i++) {
+            if (!c->db_read[i].host[0])
+                continue;
+            snprintf(ports[i], sizeof ports[i], "%u", (unsigned)c->db_read[i].port & 0xffff);
+            replicas[o.n_replicas++] =
+                (struct postgres_replica){c->db_read[i].host, ports[i], (unsigned)c->db_read[i].weight};
+        }
+        return store_postgres_open(&o, ret, why);
+    }
+    struct sqlite_options o = {.dir = c->store_dir,
+                               .mode = inspect ? SQLITE_INSPECT : SQLITE_SERVE,
+                               .flush_entries = c->flush_entries,
+                               .metrics = m};
+    return store_sqlite_open(&o, ret, why);
+}
+
+enum pf_err main_store_rebuild(const struct conf *c, int64_t *ret_entries, char why[256])
+{
+    struct postgres_options o = postgres_options(c);
+    return c->postgres ? store_postgres_rebuild(&o, ret_entries, why)
+                       : store_sqlite_rebuild(c->store_dir, ret_entries, why);
+}
+
+enum pf_err main_store_migrate(const struct conf *c, int to, char why[256])
+{
+    struct postgres_options o = postgres_options(c);
+    return c->postgres ? store_postgres_migrate(&o, to, why) : store_sqlite_migrate(c->store_dir, to, why);
+}
+
+enum pf_err main_store_migrations(const struct conf *c, struct main_migration out[MAIN_MIGRATIONS_MAX], unsigned *ret_n,
+                                  char why[256])
+{
+    enum pf_err e;
+    if (c->postgres) {
+        struct postgres_options o = postgres_options(c);
+        struct postgres_migration m[MAIN_MIGRATIONS_MAX];
+        e = store_postgres_migrations(&o, m, MAIN_MIGRATIONS_MAX, ret_n, why);
+        for (unsigned i = 0; e == PFE_OK && i < *ret_n; i++)
+            out[i] = (struct main_migration){m[i].version, m[i].name, m[i].applied, m[i].intact, m[i].applied_us};
+    } else {
+        struct sqlite_migration m[MAIN_MIGRATIONS_MAX];
+        e = store_sqlite_migrations(c->store_dir, m, MAIN_MIGRATIONS_MAX, ret_n, why);
+        for (unsigned i = 0; e == PFE_OK && i < *ret_n; i++)
+            out[i] = (struct main_migration){m[i].version, m[i].name, m[i].applied, m[i].intact, m[i].applied_us};
+    }
+    return e;
+}

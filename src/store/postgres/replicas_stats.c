@@ -1,0 +1,112 @@
+/* What is told of the primary's state and the replicas. */
+#include <stdio.h>
+
+#include "base/clock.h"
+#include "store/postgres/route.h"
+
+bool store_postgres_cluster(struct store *st, struct postgres_cluster_stats *ret)
+{
+    struct pg_guard *g = pg_of(st)->guard;
+    struct breaker_figures primary;
+    struct balancer_figures all;
+    struct balancer_backend_figures list[PG_REPLICAS_MAX];
+    int64_t now = clock_mono(clock_system());
+    if (!g)
+        return false;
+    breaker_read(g->breaker, now, &primary);
+    balancer_read(g->balancer, now, &all, list, PG_REPLICAS_MAX);
+    *ret = (struct postgres_cluster_stats){.primary = breaker_state_name(primary.state),
+                                           .indexes = atomic_load(&g->indexes),
+                                           .asks = atomic_load(&g->asks),
+                                           .primary_reads = atomic_load(&g->primary_reads),
+                                           .stale_reads = atomic_load(&g->stale),
+                                           .n = g->n_replicas};
+    pthread_mutex_lock(&g->lock);
+    for (unsigned i = 0; i < g->n_replicas; i++) {
+        struct pg_replica *r = &g->replicas[i];
+        struct postgres_replica_stats *x = &ret->replicas[i];
+        str_copy(x->name, sizeof x->name, str_c(list[i].name));
+        x->state = balancer_state_name(list[i].state);
+        x->weight = r->weight;
+        x->active = list[i].active;
+        x->open = r->n_open;
+        x->lag_us = r->fresh_us ? now - r->fresh_us : -1;
+        x->picks = list[i].picks;
+        x->served = atomic_load(&r->served);
+        x->failed = atomic_load(&r->failed);
+        x->behind = atomic_load(&r->behind);
+    }
+    pthread_mutex_unlock(&g->lock);
+    return true;
+}
+
+static int64_t primary_up(void *ctx)
+{
+    const struct pg_guard *g = ctx;
+    return !atomic_load(&g->down);
+}
+
+static int64_t primary_reads(void *ctx)
+{
+    struct pg_guard *g = ctx;
+    return (int64_t)atomic_load(&g->primary_reads);
+}
+
+static int64_t stale_reads(void *ctx)
+{
+    struct pg_guard *g = ctx;
+    return (int64_t)atomic_load(&g->stale);
+}
+
+static int64_t replica_up(void *ctx)
+{
+    struct pg_replica *r = ctx;
+    return atomic_load(&r->up);
+}
+
+static int64_t replica_lag(void *ctx)
+{
+    struct pg_replica *r = ctx;
+    int64_t fresh = atomic_load(&r->fresh_us);
+    return fresh ? clock_mono(clock_system()) - fresh : -1000000;
+}
+
+static int64_t replica_reads(void *ctx)
+{
+    struct pg_replica *r = ctx;
+    return (int64_t)atomic_load(&r->served);
+}
+
+static int64_t replica_behind(void *ctx)
+{
+    struct pg_replica *r = ctx;
+    return (int64_t)atomic_load(&r->behind);
+}
+
+static int64_t replica_failed(void *ctx)
+{
+    struct pg_replica *r = ctx;
+    return (int64_t)atomic_load(&r->failed);
+}
+
+void pg_guard_gauges(struct pg_guard *g, struct metrics *m)
+{
+    metric_gauge_fn(m, "payflow_db_primary_up", "1 if the primary answers.", "", primary_up, g, 1);
+    metric_counter_fn(m, "payflow_db_primary_reads_total", "Reads that the primary answered for want of a replica.", "",
+                      primary_reads, g, 1);
+    metric_counter_fn(m, "payflow_db_stale_reads_total", "Reads served without the primary.", "", stale_reads, g, 1);
+    for (unsigned i = 0; i < g->n_replicas; i++) {
+        struct pg_replica *r = &g->replicas[i];
+        char labels[64];
+        snprintf(labels, sizeof labels, "replica=\"%u\"", i + 1);
+        metric_gauge_fn(m, "payflow_db_replica_up", "1 if it answered the last check.", labels, replica_up, r, 1);
+        metric_gauge_fn(m, "payflow_db_replica_lag_seconds",
+                        "What was acknowledged that long ago is there for certain; -1: not known.", labels, replica_lag,
+                        r, 1000000);
+        metric_counter_fn(m, "payflow_db_replica_reads_total", "Reads answered.", labels, replica_reads, r, 1);
+        metric_counter_fn(m, "payflow_db_replica_behind_total", "Reads left to the primary because it was behind.",
+                          labels, replica_behind, r, 1);
+        metric_counter_fn(m, "payflow_db_replica_failures_total", "Reads and connections that failed.", labels,
+                          replica_failed, r, 1);
+    }
+}

@@ -1,0 +1,291 @@
+/* Groups, second round trip: everything that the group changes, and COMMIT. */
+#include <stdlib.h>
+
+#include "base/clock.h"
+#include "codec/uuid.h"
+#include "store/postgres/journal.h"
+
+static void group_end(struct pg_ledger *l)
+{
+    if (l->n_idem)
+        (void)!pg_q_end(&l->idem_q);
+    l->n_idem = 0;
+    atomic_store(&l->thread, 0);
+}
+
+void pg_group_abort(struct store *st)
+{
+    struct postgres_store *s = pg_of(st);
+    group_end(s->ledger);
+    pg_abandon(&s->w);
+}
+
+static enum pf_err seal(struct pg_ledger *l, const struct store_commit *c, struct pg_witness *ret)
+{
+    uint8_t bytes[LEDGER_CANONICAL_MAX];
+    sha256_begin(l->sha);
+    sha256_add(l->sha, l->head.seal, sizeof l->head.seal);
+    for (size_t i = 0; i < c->n_entries; i++) {
+        size_t n = ledger_canonical(&c->entries[i], bytes, sizeof bytes);
+        if (n > sizeof bytes)
+            return PFE_INTERNAL;
+        sha256_add(l->sha, bytes, n);
+    }
+    sha256_end(l->sha, ret->seal);
+    ret->last_seq = c->entries[c->n_entries - 1].seq;
+    return PFE_OK;
+}
+
+static enum pf_err witness(struct pg_ledger *l, const struct store_commit *c, struct pg_witness *ret)
+{
+    *ret = (struct pg_witness){0};
+    if (c->n_entries)
+        return seal(l, c, ret);
+    struct uuid id = uuid_v7(c->ts);
+    memcpy(ret->receipt, id.b, sizeof ret->receipt);
+    return PFE_OK;
+}
+
+/* ---- the statements ---- */
+
+enum { SENT_MAX = 14 };
+
+struct round {
+    struct pg_conn *c;
+    struct pg_q q[SENT_MAX];
+    unsigned n;
+};
+
+static void send_witness(struct round *r, const struct store_commit *c, const struct pg_witness *w)
+{
+    struct pg_q *q = &r->q[r->n++];
+    if (w->last_seq) {
+        pg_q_begin(q, r->c, "INSERT INTO seal (last_seq, first_seq, ts, hash) VALUES ($1, $2, $3, $4)");
+        pg_q_i64(q, w->last_seq);
+        pg_q_i64(q, c->entries[0].seq);
+        pg_q_i64(q, c->ts);
+        pg_q_blob(q, w->seal, sizeof w->seal);
+    } else {
+        pg_q_begin(q, r->c, "INSERT INTO receipt (ts, id) VALUES ($1, $2)");
+        pg_q_i64(q, c->ts);
+        pg_q_blob(q, w->receipt, sizeof w->receipt);
+    }
+    pg_q_send(q);
+}
+
+/* Slots used, of one state, as the book has them after the group. */
+static size_t rows_of(struct pg_ledger *l, const struct store_commit *c, enum store_slot_state state)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < c->n_slots; i++)
+        if (c->slots[i].used && c->slots[i].state == state)
+            l->rows[n++] = book_at(&l->book, book_find(&l->book, c->slots[i].acc.id));
+    return n;
+}
+
+static size_t send_accounts(struct round *r, struct pg_ledger *l, const struct store_commit *c)
+{
+    size_t n = rows_of(l, c, STORE_SLOT_FOUND);
+    if (n)
+        pg_send_account_updates(&r->q[r->n++], r->c, l->rows, n);
+    n = rows_of(l, c, STORE_SLOT_NEW);
+    if (n)
+        pg_send_account_inserts(&r->q[r->n++], r->c, l->rows, n, c->ts);
+    if (l->book.group.n_marks)
+        pg_send_marks(&r->q[r->n++], r->c, l->book.group.marks, l->book.group.n_marks);
+    return n;
+}
+
+static void send_idem(struct round *r, const struct store_commit *c)
+{
+    const struct store_idem *i = c->idem;
+    struct pg_q *q = &r->q[r->n++];
+    pg_q_begin(q, r->c,
+               "INSERT INTO idempotency (principal, key, request, status, seq, body)"
+               " SELECT * FROM unnest($1::int8[], $2::bytea[], $3::bytea[], $4::int8[], $5::int8[], $6::bytea[])");
+    pg_q_i64s(q, &i->principal, sizeof *i, c->n_idem);
+    pg_q_blobs(q, &i->key, sizeof *i, c->n_idem);
+    pg_q_blobs_fixed(q, i->request, sizeof *i, sizeof i->request, c->n_idem);
+    pg_q_i64s_begin(q, c->n_idem);
+    for (size_t k = 0; k < c->n_idem; k++)
+        pg_q_i64s_put(q, i[k].status);
+    pg_q_i64s(q, &i->seq, sizeof *i, c->n_idem);
+    pg_q_blobs(q, &i->body, sizeof *i, c->n_idem);
+    pg_q_send(q);
+}
+
+static void send_head(struct round *r, const struct pg_ledger *l, const struct pg_witness *w, size_t n_new)
+{
+    struct pg_q *q = &r->q[r->n++];
+    pg_q_begin(q, r->c,
+               "UPDATE ledger_head SET head_seq = $1, seal = $2, next_account = $3, accounts = $4, time_us = $5,"
+               " lag_us = $6");
+    pg_q_i64(q, l->book.head_seq);
+    pg_q_blob(q, w->last_seq ? w->seal : l->head.seal, sizeof w->seal);
+    pg_q_i64(q, l->book.next_id);
+    pg_q_i64(q, l->head.accounts + (int64_t)n_new);
+    pg_q_i64(q, l->book.time_us);
+    pg_q_i64(q, l->book.lag_us);
+    pg_q_send(q);
+}
+
+/* Once an hour, what no question reaches any more. */
+static void send_sweep(struct round *r, int64_t ts)
+{
+    const int64_t minute = 60 * 1000000, day = BOOK_MINUTES * minute;
+    struct pg_q *q = &r->q[r->n++];
+    pg_q_begin(q, r->c, "DELETE FROM stat WHERE minute BETWEEN 1 AND $1");
+    pg_q_i64(q, ts / minute - BOOK_MINUTES);
+    pg_q_send(q);
+    q = &r->q[r->n++];
+    pg_q_begin(q, r->c, "DELETE FROM receipt WHERE ts < $1");
+    pg_q_i64(q, ts - day);
+    pg_q_send(q);
+}
+
+static void send_all(struct round *r, struct pg_ledger *l, const struct store_commit *c, const struct pg_witness *w)
+{
+    r->n = 0;
+    if (c->n_entries) {
+        const struct ledger_entry *e = c->entries;
+        pg_send_entries(&r->q[r->n++], r->c, e, c->n_entries);
+        r->n += pg_send_resolutions(&r->q[r->n], r->c, e, c->n_entries);
+        r->n += pg_send_holds(&r->q[r->n], r->c, e, c->n_entries);
+        r->n += pg_send_holds_ended(&r->q[r->n], r->c, e, c->n_entries);
+        pg_send_stats(&r->q[r->n++], r->c, &l->stats);
+    }
+    send_witness(r, c, w);
+    size_t n_new = send_accounts(r, l, c);
+    if (c->n_idem)
+        send_idem(r, c);
+    send_head(r, l, w, n_new);
+    int64_t hour = c->ts / ((int64_t)3600 * 1000000);
+    if (hour != l->swept_hour)
+        send_sweep(r, c->ts);
+    l->swept_hour = hour;
+    struct pg_q *q = &r->q[r->n++];
+    pg_q_begin(q, r->c, pg_commit_sql);
+    pg_q_send(q);
+}
+
+/* A constraint that says no. Under the head's lock only what is outside of it can be in the way. */
+static enum pf_err refused(const char *constraint)
+{
+    if (strcmp(constraint, "resolution_pkey") == 0)
+        return PFE_WRONG_STATE;
+    if (strcmp(constraint, "idempotency_pkey") == 0)
+        return PFE_IN_FLIGHT;
+    return PFE_UNAVAILABLE;
+}
+
+/* PFE_INTERNAL: the outcome is unknown. */
+static enum pf_err send_round(struct postgres_store *s, const struct store_commit *c, const struct pg_witness *w)
+{
+    struct round *r = malloc(sizeof *r);
+    if (!r)
+        return PFE_NOMEM;
+    r->c = &s->w;
+    int64_t t0 = clock_mono(clock_system());
+    send_all(r, s->ledger, c, w);
+    enum pf_err e = pg_sync(r->c);
+    if (s->h_commit)
+        metric_observe(s->h_commit, clock_mono(clock_system()) - t0);
+    for (unsigned i = 0; i + 1 < r->n; i++) {
+        if (e == PFE_WRONG_STATE && *pg_q_constraint(&r->q[i]))
+            e = refused(pg_q_constraint(&r->q[i]));
+        (void)!pg_q_end(&r->q[i]);
+    }
+    enum pf_err end = pg_committed(&r->q[r->n - 1]);
+    free(r);
+    return end == PFE_OK || end == PFE_INTERNAL ? end : e ? e : end;
+}
+
+/* ---- committing ---- */
+
+static enum pf_err commit(struct postgres_store *s, const struct store_commit *c, struct pg_witness *ret_w)
+{
+    struct pg_ledger *l = s->ledger;
+    enum pf_err e = book_group_check(&l->book, c);
+    if (e == PFE_OK)
+        e = witness(l, c, ret_w);
+    if (e)
+        return e;
+    book_group_apply(&l->book, c);
+    e = pg_stats_gather(&l->stats, &l->book);
+    if (e == PFE_OK && c->n_slots > l->cap_rows) {
+        const struct book_account **rows = realloc(l->rows, c->n_slots * sizeof *rows);
+        if (!rows)
+            return PFE_NOMEM;
+        l->rows = rows;
+        l->cap_rows = c->n_slots;
+    }
+    if (e)
+        return e;
+    e = send_round(s, c, ret_w);
+    return e == PFE_INTERNAL ? pg_settle(s, ret_w) : e;
+}
+
+static bool same_slot(const struct store_slot *a, const struct store_slot *b)
+{
+    return a->state == b->state && a->acc.id == b->acc.id && a->acc.owner == b->acc.owner &&
+           a->acc.currency == b->acc.currency && a->acc.flags == b->acc.flags && a->acc.balance == b->acc.balance &&
+           a->acc.held == b->acc.held && a->acc.head == b->acc.head && a->acc.entries == b->acc.entries;
+}
+
+/* Locks and loads anew. PFE_BUSY: what the group was decided on has changed. */
+static enum pf_err again(struct postgres_store *s, int64_t seq)
+{
+    struct pg_ledger *l = s->ledger;
+    struct store_slot *slots = calloc(l->n_keys + 1, sizeof *slots);
+    if (!slots)
+        return PFE_NOMEM;
+    size_t n_idem = l->n_idem;
+    l->n_idem = 0; /* what was answered from them stands: a key used since is refused by its constraint */
+    enum pf_err e = pg_group_load(s, l->keys, l->n_keys, slots);
+    l->n_idem = n_idem;
+    if (e == PFE_OK && l->head.seq != seq)
+        e = PFE_BUSY;
+    for (size_t i = 0; i < l->n_keys && e == PFE_OK; i++)
+        if (!same_slot(&slots[i], &l->loaded[i]))
+            e = PFE_BUSY;
+    free(slots);
+    return e;
+}
+
+static bool nothing_to_write(const struct store_commit *c)
+{
+    bool any = c->n_entries || c->n_idem;
+    for (size_t i = 0; i < c->n_slots && !any; i++)
+        any = c->slots[i].used && c->slots[i].state == STORE_SLOT_NEW;
+    return !any;
+}
+
+enum pf_err pg_group_commit(struct store *st, const struct store_commit *c)
+{
+    struct postgres_store *s = pg_of(st);
+    struct pg_ledger *l = s->ledger;
+    struct pg_witness w;
+    if (nothing_to_write(c)) {
+        pg_group_abort(st);
+        return PFE_OK;
+    }
+    int64_t seq = l->head.seq;
+    enum pf_err e = commit(s, c, &w);
+    for (int try = 1; try < PG_TRIES && e == PFE_BUSY; try++) {
+        pg_abandon(&s->w);
+        e = again(s, seq);
+        if (e)
+            break;
+        e = commit(s, c, &w);
+    }
+    group_end(l);
+    pg_abandon(&s->w);
+    atomic_store(&s->full, e == PFE_DISK_FULL);
+    return e;
+}
+
+enum pf_err pg_flush(struct store *s)
+{
+    (void)s; /* nothing is written behind */
+    return PFE_OK;
+}
