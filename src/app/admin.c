@@ -194,3 +194,8 @@ void app_health(struct app *a, struct app_health *ret)
     if (ret->cache > ret->state)
         ret->state = ret->cache;
 }
+
+bool app_cluster(struct app *a, struct store_cluster *ret)
+{
+    return store_cluster(a->d.store, ret);
+}

@@ -51,5 +51,7 @@ struct app_health {
     int64_t journal_lag; /* entries not yet written behind */
 };
 void app_health(struct app *a, struct app_health *ret); /* quick */
+/* Of a shared store; false: it is an embedded one. Quick. */
+bool app_cluster(struct app *a, struct store_cluster *ret);
 
 #endif

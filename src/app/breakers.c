@@ -1,5 +1,6 @@
 #include "app/breakers.h"
 
+#include <string.h>
 #include <time.h>
 
 #include "app/internal.h"
@@ -53,9 +54,28 @@ enum pf_err app_trial_call(struct app *a, enum app_trial t)
     return t == TRIAL_SUCCESS ? PFE_OK : t == TRIAL_FAILURE ? PFE_INTERNAL : PFE_TIMEOUT;
 }
 
+static bool database(struct app *a, const char **ret_name, struct breaker_figures *ret)
+{
+    struct store_cluster c;
+    if (!store_cluster(a->d.store, &c))
+        return false;
+    *ret_name = "database";
+    *ret = (struct breaker_figures){.total_permitted = c.primary.permitted,
+                                    .total_rejected = c.primary.rejected,
+                                    .total_successes = c.primary.successes,
+                                    .total_failures = c.primary.failures,
+                                    .consecutive_failures = c.primary.consecutive_failures};
+    while (ret->state < BREAKER_DISABLED && strcmp(breaker_state_name(ret->state), c.primary.state) != 0)
+        ret->state++;
+    return true;
+}
+
 bool app_breaker_read(struct app *a, unsigned i, const char **ret_name, struct breaker_figures *ret)
 {
-    if (i >= TRIALS || !a->trial[i])
+    unsigned trials = a->cfg.trials ? TRIALS : 0;
+    if (i == trials)
+        return database(a, ret_name, ret);
+    if (i > trials)
         return false;
     *ret_name = names[i];
     breaker_read(a->trial[i], clock_mono(a->d.clock), ret);

@@ -5,6 +5,11 @@ enum pf_err store_info(struct store *s, struct store_info *ret)
     return s->ops->info(s, ret);
 }
 
+bool store_cluster(struct store *s, struct store_cluster *ret)
+{
+    return s->ops->cluster && s->ops->cluster(s, ret);
+}
+
 bool store_shared(const struct store *s)
 {
     return s->ops->shared;

@@ -235,12 +235,42 @@ struct store_info {
 
 enum store_stale { STORE_STALE_ALLOW, STORE_STALE_LOOK, STORE_STALE_END };
 
+/* Of a shared store: its connections, its primary's circuit breaker, its replicas. */
+enum { STORE_REPLICAS_MAX = 8 };
+struct store_pool {
+    unsigned max_open, open, in_use, idle;
+    int64_t waits, timeouts; /* callers that had to wait for a connection; and in vain */
+    int64_t connects, failures;
+    bool reachable; /* the last attempt to connect went well */
+};
+struct store_replica {
+    char name[64];     /* host:port */
+    const char *state; /* "up", "down", "ejected" */
+    unsigned weight, active, open;
+    int64_t lag_us; /* all that was acknowledged that long ago is there; -1: not known */
+    uint64_t picks, served, failed;
+    uint64_t behind; /* reads that the primary answered because this one had not come so far */
+};
+struct store_cluster {
+    struct store_pool pool;
+    struct {
+        const char *state; /* "closed", "open", "half-open" */
+        uint64_t permitted, rejected, successes, failures, consecutive_failures;
+    } primary;              /* its breaker */
+    uint64_t indexes, asks; /* reads that took a position of the primary's, and queries for it */
+    uint64_t primary_reads; /* reads that a replica might have answered */
+    uint64_t stale_reads;
+    unsigned n;
+    struct store_replica replicas[STORE_REPLICAS_MAX];
+};
+
 struct store_ops {
     void (*close)(struct store *s);
     enum pf_err (*info)(struct store *s, struct store_info *ret);
 
-    bool shared;                                              /* see store_shared */
-    int64_t (*stale)(struct store *s, enum store_stale step); /* NULL: always 0 */
+    bool shared;                                                 /* see store_shared */
+    bool (*cluster)(struct store *s, struct store_cluster *ret); /* NULL: it is none */
+    int64_t (*stale)(struct store *s, enum store_stale step);    /* NULL: always 0 */
     enum pf_err (*group_begin)(struct store *s, const struct store_key *keys, size_t n,
                                const struct store_idem_ref *idem, size_t n_idem, struct store_slot *slots,
                                int64_t *ret_first_seq);
@@ -327,6 +357,8 @@ enum pf_err store_info(struct store *s, struct store_info *ret);
 /* Other processes write to this store too, and every call may wait for the network. What was read before a group began
    may have changed by then: look again inside it. */
 bool store_shared(const struct store *s);
+/* false: it is an embedded one, or was opened for a command only. Quick; any thread. */
+bool store_cluster(struct store *s, struct store_cluster *ret);
 
 /* Reads of the calling thread may from ALLOW to END be stale, if there is no better answer (a shared store's primary is
    not there): they are then shown, decide nothing, and go into no cache. LOOK and END return how far the worst of them

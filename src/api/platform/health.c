@@ -1,6 +1,8 @@
 /* Health, liveness, readiness, metrics. */
 #include "api/platform/platform.h"
 
+#include <string.h>
+
 static void part(struct jw *w, const char *name, const char *status)
 {
     jw_key(w, name);
@@ -8,10 +10,56 @@ static void part(struct jw *w, const char *name, const char *status)
     jw_kz(w, "status", status);
 }
 
+static void write_connections(struct jw *w, const struct store_pool *p)
+{
+    jw_kbool(w, "reachable", p->reachable);
+    jw_kuint(w, "max_open", p->max_open);
+    jw_kuint(w, "open", p->open);
+    jw_kuint(w, "in_use", p->in_use);
+    jw_kuint(w, "idle", p->idle);
+    jw_kint(w, "waits", p->waits);
+    jw_kint(w, "timeouts", p->timeouts);
+    jw_kint(w, "connects", p->connects);
+    jw_kint(w, "failures", p->failures);
+}
+
+/* Reads over the replicas; c NULL: one process, one store, nothing to balance. */
+static void write_balancer(struct jw *w, const struct store_cluster *c)
+{
+    unsigned up = 0;
+    for (unsigned i = 0; c && i < c->n; i++)
+        up += strcmp(c->replicas[i].state, "up") == 0;
+    part(w, "load_balancer", !c || up == c->n ? "UP" : up ? "DEGRADED" : "DOWN");
+    jw_kbool(w, "enabled", c && c->n > 0);
+    if (c && c->n > 0) {
+        jw_kz(w, "algorithm", "round_robin");
+        jw_kuint(w, "primary_reads", c->primary_reads);
+        jw_key(w, "backends");
+        jw_arr(w);
+        for (unsigned i = 0; i < c->n; i++) {
+            const struct store_replica *r = &c->replicas[i];
+            jw_obj(w);
+            jw_kz(w, "name", r->name);
+            jw_kz(w, "state", r->state);
+            jw_kuint(w, "weight", r->weight);
+            jw_kuint(w, "active", r->active);
+            jw_kuint(w, "connections", r->open);
+            jw_kint(w, "lag_us", r->lag_us);
+            jw_kuint(w, "reads", r->served);
+            jw_kuint(w, "behind", r->behind);
+            jw_kuint(w, "failures", r->failed);
+            jw_end_obj(w);
+        }
+        jw_end_arr(w);
+    }
+    jw_end_obj(w);
+}
+
 static void write_services(struct api_call *c, struct jw *w, const struct app_health *h)
 {
     struct app_writer_stats ws;
     struct pool_stats ps[2];
+    struct store_cluster cluster;
     app_writer_stats(c->app, &ws);
     pool_stats(c->api->cfg.workers, &ps[0]);
     pool_stats(c->api->cfg.hashers, &ps[1]);
@@ -36,8 +84,11 @@ static void write_services(struct api_call *c, struct jw *w, const struct app_he
     part(w, "cache", app_health_name(h->cache));
     api_cache_stats_write(c, w);
     jw_end_obj(w);
-    part(w, "connection_manager", "UP");
-    jw_kz(w, "mode", "embedded");
+    const bool shared = app_cluster(c->app, &cluster);
+    part(w, "connection_manager", shared && !cluster.pool.reachable ? "DOWN" : "UP");
+    jw_kz(w, "mode", shared ? "pooled" : "embedded");
+    if (shared)
+        write_connections(w, &cluster.pool);
     for (unsigned i = 0; i < 2; i++) {
         jw_key(w, ps[i].name);
         jw_obj(w);
@@ -50,11 +101,11 @@ static void write_services(struct api_call *c, struct jw *w, const struct app_he
         jw_end_obj(w);
     }
     jw_end_obj(w);
-    part(w, "load_balancer", "UP"); /* nothing to balance: one process, one store */
-    jw_kbool(w, "enabled", false);
-    jw_end_obj(w);
+    write_balancer(w, shared ? &cluster : NULL);
     part(w, "fallback_manager", "UP");
-    jw_kbool(w, "enabled", false);
+    jw_kbool(w, "enabled", shared && cluster.n > 0); /* reads without the primary */
+    if (shared)
+        jw_kuint(w, "stale_reads", cluster.stale_reads);
     jw_end_obj(w);
     part(w, "circuit_breakers", "UP");
     api_breakers_write(c, w);

@@ -53,7 +53,7 @@ enum {
     PG_PARAMS_MAX = 32, /* of one statement; the most is 19 */
     PG_PIPE_MAX = 32,   /* queries in one round trip */
     PG_HOSTS_MAX = 8,
-    PG_REPLICAS_MAX = POSTGRES_REPLICAS_MAX,
+    PG_REPLICAS_MAX = STORE_REPLICAS_MAX,
     PG_WHY = 256,         /* size of every ret_why */
     PG_IDLE_TX_MS = 3000, /* the server cuts off who holds a transaction and does nothing */
     PG_LOCK_MS = 4000     /* longer than that, so that waiting for such a one goes well */
@@ -148,7 +148,7 @@ struct postgres_store {
     unsigned host;                 /* the one that was good last */
     int64_t retry_us;              /* no attempt to connect before */
     int64_t backoff_us;
-    struct postgres_pool_stats stats;
+    struct store_pool stats;
 
     struct pg_guard *guard; /* NULL: nobody looks after the primary, and there are no replicas */
 
@@ -262,6 +262,10 @@ enum pg_use { PG_READ, PG_TX };
 /* Waits for a connection up to timeout_ms; NULL: none. The caller gives it back. */
 struct pg_conn *pg_take(struct postgres_store *s, enum pg_use use);
 void pg_give(struct pg_conn *c); /* NULL is allowed */
+void pg_pool_read(struct postgres_store *s, struct store_pool *ret);
+
+/* Of the table of ops (replicas_stats.c). */
+bool pg_cluster_read(struct store *st, struct store_cluster *ret);
 
 /* ---- the primary and its replicas (replicas.c, route.c) ---- */
 

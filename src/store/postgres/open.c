@@ -267,6 +267,7 @@ static const struct store_ops pg_ops = {
     .close = close_store,
     .info = pg_info,
     .shared = true,
+    .cluster = pg_cluster_read,
     .stale = pg_stale,
 
     .group_begin = pg_group_begin,

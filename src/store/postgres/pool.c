@@ -109,9 +109,8 @@ void pg_give(struct pg_conn *c)
     give_place(s, tx);
 }
 
-void store_postgres_pool(struct store *st, struct postgres_pool_stats *ret)
+void pg_pool_read(struct postgres_store *s, struct store_pool *ret)
 {
-    struct postgres_store *s = pg_of(st);
     pthread_mutex_lock(&s->lock);
     *ret = s->stats;
     ret->max_open = s->max_open;

@@ -16,7 +16,6 @@ enum postgres_mode {
     POSTGRES_INSPECT /* reads only, no migration; a replica will do. Every write returns PFE_UNAVAILABLE */
 };
 
-enum { POSTGRES_REPLICAS_MAX = 8 };
 struct postgres_replica {
     const char *host, *port; /* one each; port NULL or "": 5432 */
     unsigned weight;         /* its share of the reads; 0: 1 */
@@ -58,34 +57,5 @@ enum pf_err store_postgres_migrations(const struct postgres_options *o, struct p
 enum pf_err store_postgres_migrate(const struct postgres_options *o, int to, char ret_why[256]) MUSTCHECK;
 /* Overwrites the stored projections with what the journal says, in one transaction that holds the ledger. */
 enum pf_err store_postgres_rebuild(const struct postgres_options *o, int64_t *ret_entries, char ret_why[256]) MUSTCHECK;
-
-/* Of the pool and the writer's connection, for health and metrics; any thread. */
-struct postgres_pool_stats {
-    unsigned max_open, open, in_use, idle;
-    int64_t waits, timeouts; /* callers that had to wait for a connection; and in vain */
-    int64_t connects, failures;
-    bool reachable; /* the last attempt to connect went well */
-};
-void store_postgres_pool(struct store *s, struct postgres_pool_stats *ret);
-
-/* Of the primary's breaker and the replicas; any thread. */
-struct postgres_replica_stats {
-    char name[64];     /* host:port */
-    const char *state; /* "up", "down", "ejected" */
-    unsigned weight, active, open;
-    int64_t lag_us; /* all that was acknowledged that long ago is there; -1: not known */
-    uint64_t picks, served, failed;
-    uint64_t behind; /* reads that the primary answered because this one had not come so far */
-};
-struct postgres_cluster_stats {
-    const char *primary;    /* its breaker: "closed", "open", "half-open" */
-    uint64_t indexes, asks; /* reads that took a position of the primary's, and queries for it */
-    uint64_t primary_reads; /* reads that a replica might have answered */
-    uint64_t stale_reads;
-    unsigned n;
-    struct postgres_replica_stats replicas[POSTGRES_REPLICAS_MAX];
-};
-/* false: the store was opened without replicas and guard. */
-bool store_postgres_cluster(struct store *s, struct postgres_cluster_stats *ret);
 
 #endif

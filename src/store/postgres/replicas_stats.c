@@ -4,27 +4,34 @@
 #include "base/clock.h"
 #include "store/postgres/route.h"
 
-bool store_postgres_cluster(struct store *st, struct postgres_cluster_stats *ret)
+bool pg_cluster_read(struct store *st, struct store_cluster *ret)
 {
     struct pg_guard *g = pg_of(st)->guard;
     struct breaker_figures primary;
     struct balancer_figures all;
     struct balancer_backend_figures list[PG_REPLICAS_MAX];
     int64_t now = clock_mono(clock_system());
+    *ret = (struct store_cluster){.primary.state = breaker_state_name(BREAKER_CLOSED)};
+    pg_pool_read(pg_of(st), &ret->pool);
     if (!g)
-        return false;
+        return true;
     breaker_read(g->breaker, now, &primary);
     balancer_read(g->balancer, now, &all, list, PG_REPLICAS_MAX);
-    *ret = (struct postgres_cluster_stats){.primary = breaker_state_name(primary.state),
-                                           .indexes = atomic_load(&g->indexes),
-                                           .asks = atomic_load(&g->asks),
-                                           .primary_reads = atomic_load(&g->primary_reads),
-                                           .stale_reads = atomic_load(&g->stale),
-                                           .n = g->n_replicas};
+    ret->primary.state = breaker_state_name(primary.state);
+    ret->primary.permitted = primary.total_permitted;
+    ret->primary.rejected = primary.total_rejected;
+    ret->primary.successes = primary.total_successes;
+    ret->primary.failures = primary.total_failures;
+    ret->primary.consecutive_failures = primary.consecutive_failures;
+    ret->indexes = atomic_load(&g->indexes);
+    ret->asks = atomic_load(&g->asks);
+    ret->primary_reads = atomic_load(&g->primary_reads);
+    ret->stale_reads = atomic_load(&g->stale);
+    ret->n = g->n_replicas;
     pthread_mutex_lock(&g->lock);
     for (unsigned i = 0; i < g->n_replicas; i++) {
         struct pg_replica *r = &g->replicas[i];
-        struct postgres_replica_stats *x = &ret->replicas[i];
+        struct store_replica *x = &ret->replicas[i];
         str_copy(x->name, sizeof x->name, str_c(list[i].name));
         x->state = balancer_state_name(list[i].state);
         x->weight = r->weight;

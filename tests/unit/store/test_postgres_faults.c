@@ -24,6 +24,13 @@ enum { CONNECT_MS = 1000, TIMEOUT_MS = 2000 };
 
 static struct pg_cluster cluster;
 
+static struct store_pool pool_of(struct store *s)
+{
+    struct store_cluster c;
+    assert_true(store_cluster(s, &c));
+    return c.pool;
+}
+
 static int64_t now_ms(void)
 {
     return clock_mono(clock_system()) / 1000;
@@ -308,15 +315,15 @@ static void a_killed_server(void **state)
         assert_int_equal(store_user_get(s, 1, &u), PFE_UNAVAILABLE);
         assert_in_range(now_ms() - t0, 0, 200); /* refused at once, or known to be down */
     }
-    struct postgres_pool_stats p;
-    store_postgres_pool(s, &p);
+    struct store_pool p;
+    p = pool_of(s);
     assert_false(p.reachable);
     assert_int_equal(p.in_use, 0);
     pg_cluster_up(&cluster);
     comes_back(s, "after");
     assert_true(has_user(s, "before") && has_user(s, "after"));
     assert_false(has_user(s, "amid") || has_user(s, "down") || has_user(s, "more"));
-    store_postgres_pool(s, &p);
+    p = pool_of(s);
     assert_true(p.reachable);
     store_close(s);
 }
@@ -695,7 +702,7 @@ static void the_pool_is_bounded(void **state)
 {
     (void)state;
     struct postgres_options o = options();
-    struct postgres_pool_stats p;
+    struct store_pool p;
     pthread_t t[8], waiting;
     o.max_open = 3;
     o.max_idle = 1;
@@ -715,7 +722,7 @@ static void the_pool_is_bounded(void **state)
         assert_int_equal((intptr_t)bad, 0);
     }
     assert_in_range(now_ms() - t0, 0, TIMEOUT_MS / 3);
-    store_postgres_pool(s, &p);
+    p = pool_of(s);
     assert_int_equal(p.max_open, 3);
     assert_int_equal(p.in_use, 1);
     assert_true(p.open <= 2 && p.idle <= 1 && p.waits > 0 && p.timeouts == 0);
@@ -732,19 +739,19 @@ static void the_pool_is_bounded(void **state)
         assert_int_equal(pthread_create(&t[i], NULL, read_much, s), 0);
     for (int i = 0; i < 8; i++)
         pthread_join(t[i], NULL);
-    store_postgres_pool(s, &p);
+    p = pool_of(s);
     assert_true(p.connects > 3);
     assert_true(p.open == 2 && p.idle == 2);
     store_close(s);
 
     o.max_lifetime_s = 1;
     s = opened(&o);
-    store_postgres_pool(s, &p);
+    p = pool_of(s);
     int64_t before = p.connects;
     assert_true(has_user(s, "ann"));
     usleep(1100000);
     assert_true(has_user(s, "ann"));
-    store_postgres_pool(s, &p);
+    p = pool_of(s);
     assert_int_equal(p.connects - before, 2);
     store_close(s);
 }

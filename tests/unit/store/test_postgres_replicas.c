@@ -45,10 +45,10 @@ static struct store *opened(const struct pg_cluster *on, const struct postgres_r
     return s;
 }
 
-static struct postgres_cluster_stats stats(void)
+static struct store_cluster stats(void)
 {
-    struct postgres_cluster_stats x;
-    assert_true(store_postgres_cluster(r, &x));
+    struct store_cluster x;
+    assert_true(store_cluster(r, &x));
     return x;
 }
 
@@ -81,12 +81,12 @@ static void settled(unsigned n)
     int64_t end = now_us() + 10000000;
     unsigned good;
     do {
-        struct postgres_cluster_stats x = stats();
+        struct store_cluster x = stats();
         good = 0;
         for (unsigned i = 0; i < x.n; i++)
             good += strcmp(x.replicas[i].state, "up") == 0 && x.replicas[i].lag_us >= 0 &&
                     x.replicas[i].lag_us < 3 * CHECK_MS * 1000;
-        if (good >= n && strcmp(x.primary, "closed") == 0)
+        if (good >= n && strcmp(x.primary.state, "closed") == 0)
             return;
         usleep(20000);
     } while (now_us() < end);
@@ -191,10 +191,10 @@ static void reads_go_by_weight(void **state)
     settled(2);
     assert_int_equal(write_version(1), PFE_OK);
     usleep(3 * CHECK_MS * 1000);
-    struct postgres_cluster_stats a = stats();
+    struct store_cluster a = stats();
     for (int i = 0; i < N; i++)
         assert_int_equal(version_now(), 1);
-    struct postgres_cluster_stats b = stats();
+    struct store_cluster b = stats();
     int64_t first = (int64_t)(b.replicas[0].served - a.replicas[0].served);
     int64_t second = (int64_t)(b.replicas[1].served - a.replicas[1].served);
     assert_in_range(first, N * 3 / 4 - 20, N * 3 / 4 + 20);
@@ -215,7 +215,7 @@ static void a_read_is_never_older_than_a_write(void **state)
     (void)state;
     struct load l;
     settled(2);
-    struct postgres_cluster_stats a = stats();
+    struct store_cluster a = stats();
     load_start(&l, true);
     usleep(700000);
     for (int i = 0; i < 2; i++) {
@@ -231,7 +231,7 @@ static void a_read_is_never_older_than_a_write(void **state)
         assert_true(pg_cluster_sql(&replica[i], "SELECT pg_wal_replay_resume()"));
     usleep(300000);
     load_stop(&l);
-    struct postgres_cluster_stats b = stats();
+    struct store_cluster b = stats();
     assert_true(l.reads > 2000);
     assert_true(l.acked > 200);
     printf("served by replicas %llu and %llu, found behind %llu and %llu, positions asked for %llu\n",
@@ -306,7 +306,7 @@ static void degraded(int64_t at_least, int64_t not_before_us)
     struct store_user u;
     struct store_tx *tx;
     int64_t end = now_us() + 8000000;
-    while (strcmp(stats().primary, "closed") == 0 && now_us() < end)
+    while (strcmp(stats().primary.state, "closed") == 0 && now_us() < end)
         usleep(10000);
     for (int i = 0; i < 50; i++) {
         int64_t t0 = now_us();
@@ -332,7 +332,7 @@ static void comes_back(int64_t version)
     int64_t t0 = now_us();
     while (write_version(version) != PFE_OK)
         assert_true(now_us() - t0 < 4000000);
-    while (strcmp(stats().primary, "closed") != 0)
+    while (strcmp(stats().primary.state, "closed") != 0)
         assert_true(now_us() - t0 < 4000000);
     printf("writes again after %lld ms\n", (long long)(now_us() - t0) / 1000);
     store_stale(r, STORE_STALE_ALLOW);
