@@ -5,6 +5,7 @@
 #include "app/internal.h"
 
 #include <stdio.h>
+#include <string.h>
 
 #include "base/log.h"
 
@@ -169,14 +170,27 @@ const char *app_health_name(enum app_health_state s)
     return names[s];
 }
 
+static bool reads_go_on(struct app *a)
+{
+    struct store_cluster c;
+    if (!store_cluster(a->d.store, &c))
+        return false;
+    for (unsigned i = 0; i < c.n; i++)
+        if (strcmp(c.replicas[i].state, "up") == 0)
+            return true;
+    return false;
+}
+
 void app_health(struct app *a, struct app_health *ret)
 {
     *ret = (struct app_health){0};
     struct app_writer_stats w;
     struct cache_stats cs[4];
     app_writer_stats(a, &w);
-    if (store_info(a->d.store, &ret->store) != PFE_OK || ret->store.fatal || w.dead)
+    if (w.dead)
         ret->database = HEALTH_DOWN;
+    else if (store_info(a->d.store, &ret->store) != PFE_OK || ret->store.fatal)
+        ret->database = reads_go_on(a) ? HEALTH_DEGRADED : HEALTH_DOWN;
     else if (!ret->store.writable)
         ret->database = HEALTH_DEGRADED; /* reads go on */
     if (w.dead)

@@ -50,7 +50,8 @@ struct app_health {
     struct store_info store;
     int64_t journal_lag; /* entries not yet written behind */
 };
-void app_health(struct app *a, struct app_health *ret); /* quick */
+/* Asks a shared store: blocking then. Without its primary the database is DEGRADED while a replica answers reads. */
+void app_health(struct app *a, struct app_health *ret);
 /* Of a shared store; false: it is an embedded one. Quick. */
 bool app_cluster(struct app *a, struct store_cluster *ret);
 

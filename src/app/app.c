@@ -78,6 +78,11 @@ unsigned app_password_min(const struct app *a)
     return a->cfg.password_min;
 }
 
+bool app_shared(const struct app *a)
+{
+    return store_shared(a->d.store);
+}
+
 struct store *app_store(struct app *a)
 {
     return a->d.store;

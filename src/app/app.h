@@ -52,6 +52,7 @@ void app_free(struct app *a);
 void app_set_rate_limit(struct app *a, int64_t per_minute);
 money_currency app_default_currency(const struct app *a);
 unsigned app_password_min(const struct app *a); /* characters */
+bool app_shared(const struct app *a);           /* its store is one that other processes use too: reads of it block */
 struct store *app_store(struct app *a);
 struct cache *app_cache(struct app *a);
 /* Between these two the calling thread's reads may be stale if the store has no better (store_stale); for what is only

@@ -85,7 +85,11 @@ def test_reads_go_on_without_the_primary(pair, fresh):
         t0 = time.monotonic()
         r = transfer()
         assert r.status_code == 503 and "retry-after" in r.headers and time.monotonic() - t0 < 0.5, r.text
+        for path_of in "/health", "/health/ready":
+            h = a.api.get(path_of)
+            assert h.status_code == 200 and h.json()["status"] == "DEGRADED", h.text
         start()
         until(lambda: transfer().status_code == 201, 4)
+        until(lambda: a.api.get("/health").json()["status"] == "UP", 4)
         until(lambda: "x-payflow-stale" not in a.api.get(path).headers, 4)
     assert s.stop() == 0

@@ -116,6 +116,8 @@ static void write_services(struct api_call *c, struct jw *w, const struct app_he
 static enum api_step answer(struct api_call *c, bool draining, bool services)
 {
     struct app_health h;
+    if (app_shared(c->app) && !c->may_block)
+        return API_BLOCK;
     app_health(c->app, &h);
     bool down = h.state == HEALTH_DOWN || draining;
     struct jw w = api_out(c);
@@ -156,6 +158,8 @@ enum api_step platform_ready(struct api_call *c)
 
 enum api_step platform_metrics(struct api_call *c)
 {
+    if (app_shared(c->app) && !c->may_block) /* some gauges look into the store */
+        return API_BLOCK;
     metrics_render(c->api->cfg.metrics, &c->r->out);
     c->content_type = "text/plain; version=0.0.4; charset=utf-8";
     return api_ok(c, 200);
