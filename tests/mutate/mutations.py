@@ -69,7 +69,7 @@ MUTATIONS = [
         WRITER, "if (w->slots[i].used && w->slots[i].acc.owner)", "if (w->slots[i].state == STORE_SLOT_NEW)",
         "unit/app/accounts", SIM),
     bug("stale-transaction", "a cached transaction stays after its rollback",
-        WRITER, "cache_del(w->a->d.cache, app_key_transaction(key, w->resolved[i]));", "(void)i;",
+        WRITER, "for (size_t i = 0; i < w->n_keys + w->n_resolved; i++)", "for (size_t i = 0; i < w->n_keys; i++)",
         "unit/app/accounts"),
 
     # ---- idempotency ----
@@ -167,8 +167,7 @@ MUTATIONS = [
         GROUP, "s->moves += ledger_kind_moves(e->kind);", "s->moves++;",
         "contract/store"),
     bug("rebuild-keeps-holds", "a rebuilt account takes the old amount for what is held",
-        "src/store/sqlite/replay.c", "SELECT -amount FROM journal WHERE seq = ?1",
-        "SELECT amount FROM journal WHERE seq = ?1",
+        "src/store/book/refold.c", "*ret_held = negated(ended);", "*ret_held = ended;",
         LEDGER),
     bug("hold-stays-open", "a captured hold stays among those to be released",
         "src/store/sqlite/rows.c", "DELETE FROM open_hold WHERE seq = ?1", "DELETE FROM open_hold WHERE seq = -?1",
