@@ -1,4 +1,5 @@
 #include "store/postgres/records.h"
+#include "store/folded.h"
 
 #define USER_COLUMNS "id, uuid, username, email, password_hash, role, status, created_us, updated_us"
 
@@ -27,17 +28,6 @@ static enum pf_err user_one(struct pg_q *q, struct store_user *ret)
     if (e == PFE_OK)
         *ret = u;
     return e;
-}
-
-struct user_folded {
-    char username[IDENT_USERNAME_MAX + 1], email[IDENT_EMAIL_MAX + 1];
-};
-
-/* Cannot be too long: the room is the user's own. */
-static void user_fold(const struct store_user *u, struct user_folded *ret)
-{
-    ident_fold(str_c(u->username), ret->username, sizeof ret->username);
-    ident_fold(str_c(u->email), ret->email, sizeof ret->email);
 }
 
 /* Asked before the write rather than read from its failure, so that the username goes before the email and the
