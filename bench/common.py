@@ -1,5 +1,6 @@
 """What the parts of the benchmark share: running programs, waiting for them, and telling how it goes."""
 
+import os
 import socket
 import statistics
 import subprocess
@@ -8,7 +9,8 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
-BINARY = ROOT / "build" / "payflow"
+COUNT, TWO = "{:,.0f}".format, "{:.2f}".format
+BINARY = Path(os.environ.get("PAYFLOW_BIN", ROOT / "build" / "payflow"))
 
 
 def note(text):
@@ -32,3 +34,11 @@ def free_port():
 
 def median(rows, field):
     return statistics.median(r[field] for r in rows)
+
+
+def of(rows, field):
+    return [r[field] for r in rows]
+
+
+def spread(values, form):
+    return f"{form(statistics.median(values))} ({form(min(values))}–{form(max(values))})"

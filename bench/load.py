@@ -4,6 +4,7 @@ import json
 import random
 import socket
 import sys
+import tempfile
 import threading
 import time
 
@@ -14,8 +15,10 @@ BATCH = 8190
 
 def wrk(url, script, *args, connections=64, seconds=8):
     threads = min(2, connections)
-    out = sh("wrk", f"-t{threads}", f"-c{connections}", f"-d{seconds}s", "--latency", "-s", HERE / script, url, "--",
-             *args)
+    with tempfile.NamedTemporaryFile("w", suffix=".lua") as whole:
+        whole.write((HERE / script).read_text("utf-8") + (HERE / "result.lua").read_text("utf-8"))
+        whole.flush()
+        out = sh("wrk", f"-t{threads}", f"-c{connections}", f"-d{seconds}s", "--latency", "-s", whole.name, url, "--", *args)
     result = json.loads(out.split("RESULT ", 1)[1].splitlines()[0])
     return {"rate": result["requests"] / (result["us"] / 1e6), "p50": result["p50_us"] / 1000,
             "p99": result["p99_us"] / 1000, "max": result["max_us"] / 1000, **result}
@@ -30,11 +33,11 @@ def reads(url, path, *headers, connections=64, seconds=8):
     return wrk(url, "get.lua", path, *headers, connections=connections, seconds=seconds)
 
 
-def batch_request(server, users, seed, hot=None):
-    """One POST of BATCH transfers between random pairs, as bytes. hot: a user who takes part in every eighth."""
+def batch_request(server, users, seed, hot=None, size=BATCH):
+    """One POST of that many transfers between random pairs, as bytes. hot: a user who takes part in every eighth."""
     r = random.Random(seed)
     items = []
-    for i in range(BATCH):
+    for i in range(size):
         a, b = r.sample(range(server.first, server.first + users), 2)
         if hot and i % 8 == 0:
             a, b = (hot, b) if i % 16 else (b, hot)
@@ -61,7 +64,7 @@ def read_answer(sock, view):
     return end
 
 
-def batches(server, requests, count, connections):
+def batches(server, requests, count, connections, size=BATCH):
     """Sends `count` of the requests, in turns; returns the rate of movements and the latencies in ms."""
     times, bad, lock = [], [], threading.Lock()
 
@@ -90,4 +93,4 @@ def batches(server, requests, count, connections):
     if len(times) != count or bad:
         sys.exit(f"bench: of {count} batches {len(times)} were answered and {len(bad)} not in full: {bad[:1]}")
     times.sort()
-    return {"rate": count * BATCH / seconds, "p50": times[len(times) // 2], "max": times[-1], "seconds": seconds}
+    return {"rate": count * size / seconds, "p50": times[len(times) // 2], "max": times[-1], "seconds": seconds}

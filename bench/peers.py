@@ -65,6 +65,32 @@ class Postgres:
                 "p99": times[len(times) * 99 // 100] / 1000}
 
 
+class Redis:
+    """A throw-away Redis that keeps nothing on disk."""
+
+    def __init__(self, folder):
+        self.folder, self.port, self.process = Path(folder), free_port(), None
+
+    def start(self):
+        self.folder.mkdir()
+        self.process = subprocess.Popen(["/usr/bin/redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--save", "",
+                                         "--appendonly", "no", "--dir", self.folder], stdin=subprocess.DEVNULL,
+                                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        wait_for(self.port, "redis")
+
+    def gets(self, clients, seconds):
+        """GETs a second. redis-benchmark counts requests, not seconds, so it is told about as many as take that long."""
+        out = sh("redis-benchmark", "-p", self.port, "-c", clients, "-n", 60000 * seconds, "-r", 100, "-d", 100, "-t", "set,get",
+                 "--csv")
+        return {"rate": next(float(line.split(",")[1].strip('"')) for line in out.splitlines() if line.startswith('"GET"'))}
+
+    def stop(self):
+        if self.process:
+            self.process.terminate()
+            self.process.wait()
+            self.process = None
+
+
 class Nginx:
     """`return 200` with a fixed body, on two workers, without an access log."""
 
@@ -90,17 +116,21 @@ http {{
     def start(self):
         self.process = subprocess.Popen(["/usr/sbin/nginx", "-p", self.folder, "-c", self.folder / "conf"],
                                         stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        for _ in range(200):
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
-                return
-            time.sleep(0.02)
-        sys.exit(f"bench: nginx did not start: {(self.folder / 'error.log').read_text()[-1000:]}")
+        wait_for(self.port, "nginx")
 
     def stop(self):
         if self.process:
             self.process.terminate()
             self.process.wait()
             self.process = None
+
+
+def wait_for(port, what):
+    for _ in range(200):
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return
+        time.sleep(0.02)
+    sys.exit(f"bench: {what} did not start")
 
 
 def disk_sync_ms(folder, count=4000):

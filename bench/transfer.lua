@@ -21,11 +21,3 @@ function request()
   local body = string.format('{"from_user_id":%d,"to_user_id":%d,"amount":0.01}', first + a, first + b)
   return wrk.format("POST", "/api/transactions/transfer", headers, body)
 end
-
-function done(summary, latency, requests)
-  local e = summary.errors
-  io.write(string.format(
-    'RESULT {"requests":%d,"us":%d,"p50_us":%d,"p99_us":%d,"max_us":%d,"bad_status":%d,"socket_errors":%d}\n',
-    summary.requests, summary.duration, latency:percentile(50), latency:percentile(99), latency.max,
-    e.status, e.connect + e.read + e.write + e.timeout))
-end
