@@ -316,7 +316,7 @@ class Instance(Part):
     def settings(self):
         """The settings of deploy/instance.env.template, filled in."""
         databases = self.stack.databases()
-        values = {"LISTEN": f"{HOST}:{self.port}", "DATA_DIR": self.data, "SECRETS": self.stack.dir / "secrets" / "app",
+        values = {"LISTEN": f"{HOST}:{self.port}", "TRUSTED_PROXIES": HOST, "DATA_DIR": self.data, "SECRETS": self.stack.dir / "secrets" / "app",
                   "DB_HOST": ",".join([HOST] * len(databases)), "DB_PORT": ",".join(str(d.port) for d in databases)}
         for n, replica in enumerate(databases[1:], 1):
             values |= {f"DB_READ_HOST_{n}": HOST, f"DB_READ_PORT_{n}": replica.port}

@@ -11,6 +11,7 @@
 #include "api/api.h"
 #include "app/accounts.h"
 #include "app/admin.h"
+#include "app/bookings.h"
 #include "app/identity.h"
 #include "app/movement.h"
 #include "app/schedules.h"
@@ -23,9 +24,9 @@ enum api_exec { EXEC_INLINE, EXEC_POOL, EXEC_HASH };
 /* Does it honour Idempotency-Key, and who looks the key up: the dispatcher, or the ledger writer in its group? */
 enum api_idem { NO_KEY, KEY_IN_APP, KEY_IN_LEDGER };
 
-enum api_type { F_TEXT, F_INT, F_BOOL, F_AMOUNT, F_USER, F_TIME, F_CURRENCY, F_ARRAY, F_USERNAME, F_EMAIL, F_PASSWORD };
+enum api_type { F_TEXT, F_INT, F_BOOL, F_AMOUNT, F_USER, F_TIME, F_CURRENCY, F_ARRAY, F_USERNAME, F_EMAIL, F_PASSWORD, F_BUYER };
 
-/* F_USERNAME, F_EMAIL and F_PASSWORD are judged by domain/identity. */
+/* F_USERNAME, F_EMAIL and F_PASSWORD are judged by domain/identity. F_BUYER: a user's number, or text of 1..64 bytes. */
 enum { API_FIELDS_MAX = 12 };
 
 struct api_field {
@@ -40,8 +41,8 @@ struct api_field {
 /* A decoded field. `set` is false when it is absent (or null). */
 struct api_value {
     bool set;
-    int64_t i;               /* INT, USER (id), TIME (µs), CURRENCY (number), BOOL */
-    struct str s;            /* TEXT; AMOUNT: its digits */
+    int64_t i;               /* INT, USER (id), TIME (µs), CURRENCY (number), BOOL; BUYER: is it a number? */
+    struct str s;            /* TEXT; AMOUNT, BUYER: its digits or text */
     const struct json *json; /* ARRAY */
 };
 
@@ -75,12 +76,15 @@ struct api_call {
     const struct api_route *route;
     struct caller caller;
     bool may_block;
+    bool trusted; /* app_confirm has said yes */
+    struct cache_confirm question;
     bool suspended;
     bool counted; /* against RATE_LIMIT: once, though it may run again on a worker */
     struct problem p;
     int status; /* of the answer, unless p.code is set */
     const char *content_type;
     struct api_value body[API_FIELDS_MAX], query[API_FIELDS_MAX];
+    const struct json *json; /* the body, an object; NULL: there is none */
     int64_t subject; /* whom it is about, once resolved */
     struct app_idem idem;
     struct pool_job pool_job;
@@ -174,8 +178,8 @@ void dto_transaction(struct jw *w, const struct dto_tx *t);
 void dto_transaction_of(struct api_call *c, struct jw *w, const struct app_tx *t);
 
 /* Whose, in Banking: the caller, or user_id by an admin. */
-extern const struct api_route api_payflow_routes[], api_banking_routes[], api_platform_routes[];
-extern const size_t api_payflow_routes_n, api_banking_routes_n, api_platform_routes_n;
+extern const struct api_route api_payflow_routes[], api_banking_routes[], api_ticketing_routes[], api_platform_routes[];
+extern const size_t api_payflow_routes_n, api_banking_routes_n, api_ticketing_routes_n, api_platform_routes_n;
 
 enum pf_err api_openapi_render(struct api *a, struct buf *out);
 

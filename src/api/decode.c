@@ -69,6 +69,7 @@ static bool decode_text(struct api_call *c, const struct api_field *f, struct st
     const struct money_currency_info *ci;
     switch (f->type) {
     case F_TEXT:
+    case F_BUYER:
         if (f->values && !one_of(f->values, s)) {
             problem_field(&c->p, in, name, "value", "must be one of %s", f->values);
             return false;
@@ -134,7 +135,8 @@ bool api_decode(struct api_call *c, const struct api_field *f, const struct json
                                            [F_ARRAY] = "must be an array",
                                            [F_USERNAME] = "must be a string",
                                            [F_EMAIL] = "must be a string",
-                                           [F_PASSWORD] = "must be a string"};
+                                           [F_PASSWORD] = "must be a string",
+                                           [F_BUYER] = "must be a user's number, UUID or name, or a guest's name"};
     *ret = (struct api_value){0};
     if (!v || v->type == JSON_NULL)
         return !f->required || wrong(c, in, name, "missing", "is required");
@@ -149,6 +151,10 @@ bool api_decode(struct api_call *c, const struct api_field *f, const struct json
     }
     if (v->type == JSON_NUMBER && f->type == F_USER)
         return decode_user(c, v->s, in, name, ret, blocked);
+    if (v->type == JSON_NUMBER && f->type == F_BUYER && str_to_i64(v->s, &ret->i) && ret->i > 0) {
+        *ret = (struct api_value){.set = true, .i = true, .s = v->s};
+        return true;
+    }
     if ((v->type == JSON_TRUE || v->type == JSON_FALSE) && f->type == F_BOOL) {
         ret->i = v->type == JSON_TRUE;
         return true;
@@ -185,6 +191,7 @@ enum api_step api_decode_all(struct api_call *c)
                 problem_field(&c->p, "body", "", "type", "must be a JSON object");
                 return API_DONE;
             }
+            c->json = body;
         }
         for (unsigned i = 0; c->route->body[i].name; i++) {
             const struct api_field *f = &c->route->body[i];

@@ -2,6 +2,7 @@
  */
 #include "api/call.h"
 #include "api/platform/platform.h"
+#include "app/lastgood.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -194,13 +195,55 @@ static bool within_rate(struct api_call *c)
     return false;
 }
 
-/* What was read while the primary is not there may be behind by that much. */
+/* What was read while the primary is not there may be behind by that much; -1: it was never read. */
 static void mark_stale(struct api_call *c, int64_t us)
 {
     char text[24];
     int n = snprintf(text, sizeof text, "%lld", (long long)(us + 999999) / 1000000);
-    http_set_header(c->r, "Age", (struct str){text, (size_t)n});
+    if (us >= 0)
+        http_set_header(c->r, "Age", (struct str){text, (size_t)n});
     http_set_header(c->r, "X-PayFlow-Stale", STR("true"));
+}
+
+/* All that an answer depends on, but for who asks. */
+static bool describe(struct api_call *c, struct buf *ret)
+{
+    buf_init(ret, 0);
+    buf_str(ret, c->r->path);
+    for (unsigned i = 0; i < c->r->n_query; i++) {
+        buf_putc(ret, i ? '&' : '?');
+        buf_str(ret, c->r->query[i].name);
+        buf_putc(ret, '=');
+        buf_str(ret, c->r->query[i].value);
+    }
+    return !ret->failed;
+}
+
+/* A read that the store has answered is kept for the time when it cannot: neither its primary nor a replica. */
+static void keep_or_find(struct api_call *c)
+{
+    struct buf request;
+    int64_t age_us;
+    if (c->route->rule.right == RIGHT_PUBLIC || c->file || c->content_type)
+        return;
+    bool ok = c->p.code == PFE_OK && c->status == 200 && !c->r->out.failed;
+    if (!ok && c->p.code != PFE_UNAVAILABLE)
+        return;
+    if (!describe(c, &request)) {
+        buf_free(&request);
+        return;
+    }
+    if (ok) {
+        app_lastgood_keep(c->app, &c->caller.who, buf_as_str(&request), buf_as_str(&c->r->out));
+    } else {
+        buf_clear(&c->r->out);
+        if (app_lastgood_get(c->app, &c->caller.who, buf_as_str(&request), &c->r->out, &age_us) && !c->r->out.failed) {
+            c->p = (struct problem){0};
+            c->status = 200;
+            mark_stale(c, age_us);
+        }
+    }
+    buf_free(&request);
 }
 
 static enum api_step decode_and_run(struct api_call *c)
@@ -238,20 +281,28 @@ static enum api_step check_and_run(struct api_call *c)
     c->r->log_principal = c->caller.who.user;
     if (app_admit(c->app, &c->route->rule, &c->caller.who, &c->p) != PFE_OK)
         return API_DONE;
-    if (!c->may_block || c->route->method != HTTP_GET)
-        return decode_and_run(c);
+    return decode_and_run(c);
+}
+
+/* What is only shown may be stale, when there is no better: on a worker, for an I/O thread knows of nothing better. */
+static enum api_step show(struct api_call *c)
+{
     struct app *a = c->app; /* c may be gone afterwards */
     app_stale_begin(a);
-    enum api_step step = decode_and_run(c);
+    enum api_step step = check_and_run(c);
     int64_t us = app_stale_end(a);
-    if (step == API_DONE && us)
+    if (step == API_DONE && us && c->p.code == PFE_OK)
         mark_stale(c, us);
+    else if (step == API_DONE)
+        keep_or_find(c);
     return step;
 }
 
 static enum api_step run_call(struct api_call *c)
 {
-    enum api_step step = check_and_run(c);
+    app_trust(c->trusted);
+    enum api_step step = c->may_block && c->route->method == HTTP_GET ? show(c) : check_and_run(c);
+    app_trust(false);
     if (step != API_DONE || c->p.code != PFE_FORBIDDEN || !c->caller.who.user)
         return step;
     if (!c->may_block) { /* who tried what they may not is written down: on a worker */
@@ -298,6 +349,37 @@ static void to_worker(struct api_call *c)
     }
 }
 
+static void begin(struct api_call *c)
+{
+    if (c->route->exec != EXEC_INLINE) {
+        to_worker(c);
+        return;
+    }
+    switch (run_call(c)) {
+    case API_DONE:
+        send_answer(c);
+        break;
+    case API_BLOCK:
+        to_worker(c);
+        break;
+    case API_PENDING:
+        break;
+    }
+}
+
+/* On a thread of the cache's. */
+static void on_confirm(struct cache_confirm *q, bool good)
+{
+    struct api_call *c = (struct api_call *)((char *)q - offsetof(struct api_call, question));
+    c->trusted = good;
+    http_resume(c->r);
+}
+
+static void confirmed(struct http_req *r)
+{
+    begin(r->user);
+}
+
 void api_handle(struct http_req *r)
 {
     struct api *a = r->ctx;
@@ -314,20 +396,13 @@ void api_handle(struct http_req *r)
     c->route = r->route->data;
     c->caller.address = str_c(r->peer);
     c->caller.request_id = r->request_id;
-    if (c->route->exec != EXEC_INLINE) {
-        to_worker(c);
+    if (c->route->method == HTTP_GET && c->route->rule.right != RIGHT_PUBLIC && app_confirms(c->app)) {
+        http_suspend(r, confirmed);
+        c->question.fn = on_confirm;
+        app_confirm(c->app, &c->question);
         return;
     }
-    switch (run_call(c)) {
-    case API_DONE:
-        send_answer(c);
-        break;
-    case API_BLOCK:
-        to_worker(c);
-        break;
-    case API_PENDING:
-        break;
-    }
+    begin(c);
 }
 
 /* ---- the ledger ---- */
@@ -404,13 +479,14 @@ struct api *api_new(const struct api_config *c)
         return NULL;
     buf_init(&doc, 0);
     a->cfg = *c;
-    size_t n = api_payflow_routes_n + 2 * api_banking_routes_n + api_platform_routes_n;
+    size_t n = api_payflow_routes_n + 2 * api_banking_routes_n + api_ticketing_routes_n + api_platform_routes_n;
     a->http = calloc(n, sizeof *a->http);
     a->rows = calloc(n, sizeof *a->rows);
     if (!a->http || !a->rows)
         goto fail;
     size_t at = add_rows(a, api_payflow_routes, api_payflow_routes_n, 0, false);
     at = add_rows(a, api_banking_routes, api_banking_routes_n, at, true);
+    at = add_rows(a, api_ticketing_routes, api_ticketing_routes_n, at, false);
     a->n_http = add_rows(a, api_platform_routes, api_platform_routes_n, at, false);
     for (size_t i = 0; i < a->n_rows; i++) {
         const struct app_rule *rule = &a->rows[i]->rule;

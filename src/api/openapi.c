@@ -20,9 +20,10 @@ static void field_schema(struct jw *w, const struct api_field *f)
               [F_ARRAY] = {"array", NULL},
               [F_USERNAME] = {"string", NULL},
               [F_EMAIL] = {"string", "email"},
-              [F_PASSWORD] = {"string", "password"}};
+              [F_PASSWORD] = {"string", "password"},
+              [F_BUYER] = {NULL, NULL}};
     jw_obj(w);
-    if (f->type == F_AMOUNT || f->type == F_USER) {
+    if (f->type == F_AMOUNT || f->type == F_USER || f->type == F_BUYER) {
         jw_key(w, "type");
         jw_arr(w);
         jw_str(w, f->type == F_AMOUNT ? STR("number") : STR("integer"));
@@ -203,7 +204,7 @@ enum pf_err api_openapi_render(struct api *a, struct buf *out)
     jw_kz(&w, "title", "PayFlow");
     jw_kz(&w, "version", a->cfg.version);
     jw_kz(&w, "description",
-          "Money as an event-sourced, double-entry ledger: the PayFlow and the Banking surface over one core.");
+          "Money as an event-sourced, double-entry ledger: the PayFlow, the Banking and the ticketing surface over one core.");
     jw_key(&w, "license");
     jw_raw(&w, STR("{\"name\":\"Apache-2.0\",\"identifier\":\"Apache-2.0\"}"));
     jw_end_obj(&w);

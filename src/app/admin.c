@@ -79,6 +79,7 @@ enum pf_err app_cache_warmup(struct app *a, const struct caller *c, int64_t user
     enum { PAGE = 100, USERS_MAX = 1000 };
     uint64_t put = 0;
     enum pf_err e = PFE_OK;
+    app_trust(true); /* of what is there already nothing is shown */
     if (user) {
         struct store_user u;
         e = app_user(a, user, true, &u);
@@ -99,6 +100,7 @@ enum pf_err app_cache_warmup(struct app *a, const struct caller *c, int64_t user
         }
         arena_reset(&arena);
     }
+    app_trust(false);
     if (e == PFE_OK) {
         app_audit(a, c, "cache.warmup", "cache", STR_NONE, "ok");
         *ret_n = put;
@@ -181,11 +183,34 @@ static bool reads_go_on(struct app *a)
     return false;
 }
 
+/* Documents in the store's own database are as well as that is. */
+static bool documents_apart(const struct app *a)
+{
+    return a->d.documents && strcmp(documents_engine(a->d.documents), "mongodb") == 0;
+}
+
+bool app_health_blocks(struct app *a)
+{
+    return app_shared(a) || documents_apart(a);
+}
+
+static void look_at_tickets(struct app *a, struct app_health *ret)
+{
+    ret->documents_engine = a->d.documents ? documents_engine(a->d.documents) : "";
+    ret->documents = a->d.documents ? ret->database : HEALTH_DOWN;
+    if (documents_apart(a))
+        ret->documents = documents_probe(a->d.documents) == PFE_OK ? HEALTH_UP : HEALTH_DOWN;
+    if (a->d.bus)
+        bus_stats(a->d.bus, &ret->messages);
+    ret->bus = a->d.bus && ret->messages.up ? HEALTH_UP : HEALTH_DOWN;
+}
+
 void app_health(struct app *a, struct app_health *ret)
 {
     *ret = (struct app_health){0};
     struct app_writer_stats w;
     struct cache_stats cs[4];
+    struct store_cluster cluster;
     app_writer_stats(a, &w);
     if (w.dead)
         ret->database = HEALTH_DOWN;
@@ -193,6 +218,8 @@ void app_health(struct app *a, struct app_health *ret)
         ret->database = reads_go_on(a) ? HEALTH_DEGRADED : HEALTH_DOWN;
     else if (!ret->store.writable)
         ret->database = HEALTH_DEGRADED; /* reads go on */
+    else if (store_cluster(a->d.store, &cluster) && cluster.stalled)
+        ret->database = HEALTH_DEGRADED;
     if (w.dead)
         ret->writer = HEALTH_DOWN;
     else if (w.queued >= w.capacity)
@@ -207,6 +234,10 @@ void app_health(struct app *a, struct app_health *ret)
         ret->state = ret->writer;
     if (ret->cache > ret->state)
         ret->state = ret->cache;
+    look_at_tickets(a, ret);
+    bool tickets_ill = (a->d.documents && ret->documents != HEALTH_UP) || (a->d.bus && ret->bus != HEALTH_UP);
+    if (tickets_ill && ret->state == HEALTH_UP)
+        ret->state = HEALTH_DEGRADED;
 }
 
 bool app_cluster(struct app *a, struct store_cluster *ret)

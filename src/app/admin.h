@@ -47,10 +47,16 @@ const char *app_health_name(enum app_health_state s);
 struct app_health {
     enum app_health_state state; /* DOWN if the database is DOWN */
     enum app_health_state database, writer, cache;
+    enum app_health_state documents, bus; /* DEGRADED is the worst that they make of the whole */
+    const char *documents_engine;         /* "" when there is none */
+    struct bus_stats messages;            /* engine NULL when there is none */
     struct store_info store;
     int64_t journal_lag; /* entries not yet written behind */
 };
-/* Asks a shared store: blocking then. Without its primary the database is DEGRADED while a replica answers reads. */
+/* Does it ask somebody over the network, and so block? Quick. */
+bool app_health_blocks(struct app *a);
+/* Asks a shared store, and documents of a server of their own. Without its primary the database is DEGRADED while a
+ * replica answers reads. */
 void app_health(struct app *a, struct app_health *ret);
 /* Of a shared store; false: it is an embedded one. Quick. */
 bool app_cluster(struct app *a, struct store_cluster *ret);

@@ -13,17 +13,28 @@ struct app *app_new(const struct app_config *c, const struct app_deps *d)
     if (!a)
         return NULL;
     a->cfg = *c;
+    if (a->cfg.booking_hold_us <= 0)
+        a->cfg.booking_hold_us = BOOKING_HOLD_US;
     a->d = *d;
     a->rate_limit = c->rate_limit;
     for (unsigned i = 0; i < AUTH_LOCKS; i++)
         pthread_mutex_init(&a->auth_lock[i], NULL);
     pthread_mutex_init(&a->delete_lock, NULL);
     pthread_mutex_init(&a->schedule_lock, NULL);
+    pthread_mutex_init(&a->message_lock, NULL);
+    pthread_cond_init(&a->message_more, NULL);
     a->secret = malloc(c->jwt_secret.n + 1);
     a->auth = calloc(AUTH_SLOTS, sizeof *a->auth);
     a->inflight = inflight_new();
-    if (!a->secret || !a->auth || !a->inflight || !breakers_init(a))
+    a->leases = leases_new(a);
+    if (!a->secret || !a->auth || !a->inflight || !a->leases || !breakers_init(a))
         goto fail;
+    if (store_shared(d->store)) {
+        struct fallback_config own = fallback_defaults();
+        a->lastgood = fallback_new(c->fallback.max_entries ? &c->fallback : &own);
+        if (!a->lastgood)
+            goto fail;
+    }
     /* a well-formed hash that no password has: it takes as long to check as a real one, and no time to make */
     snprintf(a->dummy_hash, sizeof a->dummy_hash, "$2b$%02d$%s", c->bcrypt_cost,
              "uuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuu");
@@ -51,11 +62,15 @@ void app_free(struct app *a)
     cache_watch(a->d.cache, NULL, NULL);
     writer_free(a->writer);
     inflight_free(a->inflight);
+    leases_free(a->leases);
     breakers_free(a);
+    fallback_free(a->lastgood);
     for (unsigned i = 0; i < AUTH_LOCKS; i++)
         pthread_mutex_destroy(&a->auth_lock[i]);
     pthread_mutex_destroy(&a->delete_lock);
     pthread_mutex_destroy(&a->schedule_lock);
+    pthread_mutex_destroy(&a->message_lock);
+    pthread_cond_destroy(&a->message_more);
     free(a->auth);
     if (a->secret)
         explicit_bzero(a->secret, a->cfg.jwt_secret.n);
@@ -93,14 +108,40 @@ struct cache *app_cache(struct app *a)
     return a->d.cache;
 }
 
+struct metrics *app_metrics(struct app *a)
+{
+    return a->d.metrics;
+}
+
+_Thread_local bool app_trusting;
+_Thread_local struct app_stale app_stale;
+
 void app_stale_begin(struct app *a)
 {
+    app_stale = (struct app_stale){.allowed = true};
     store_stale(a->d.store, STORE_STALE_ALLOW);
 }
 
 int64_t app_stale_end(struct app *a)
 {
-    return store_stale(a->d.store, STORE_STALE_END);
+    const int64_t read = store_stale(a->d.store, STORE_STALE_END), kept = app_stale.us;
+    app_stale = (struct app_stale){0};
+    return read > kept ? read : kept;
+}
+
+bool app_confirms(struct app *a)
+{
+    return store_shared(a->d.store) && cache_shared(a->d.cache) && cache_sound(a->d.cache);
+}
+
+void app_confirm(struct app *a, struct cache_confirm *q)
+{
+    cache_confirm(a->d.cache, q);
+}
+
+void app_trust(bool on)
+{
+    app_trusting = on;
 }
 
 const struct clock *app_clock(struct app *a)

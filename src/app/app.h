@@ -1,8 +1,8 @@
 /*
  * app: the use cases. Rights, transactions and idempotency live here; HTTP, SQL and JSON do not.
  *
- * One header per area (movement.h, identity.h, accounts.h, schedules.h, admin.h); this one makes and ends the whole and
- * holds what all of them share: who is calling, and the rules of who may.
+ * One header per area (movement.h, identity.h, accounts.h, schedules.h, lease.h, admin.h); this one makes and ends the
+ * whole and holds what all of them share: who is calling, and the rules of who may.
  *
  * Functions marked "blocking" read or write the store, or hash a password: worker threads only. The others are quick.
  * All are thread-safe.
@@ -15,22 +15,27 @@
 
 #include "base/clock.h"
 #include "base/err.h"
+#include "port/bus.h"
 #include "port/cache.h"
+#include "port/documents.h"
 #include "port/store.h"
+#include "resilience/fallback.h"
 #include "telemetry/metrics.h"
 
 struct app;
 
 struct app_config {
-    bool dev;                /* ENV=dev: open routes answer an anonymous admin */
-    bool trials;             /* not ENV=prod: app/breakers.h has its services */
-    int bcrypt_cost;         /* 4..15 */
-    unsigned password_min;   /* characters */
-    struct str jwt_secret;   /* copied */
-    money_currency currency; /* DEFAULT_CURRENCY */
-    int64_t rate_limit;      /* requests a minute per principal; 0: off */
-    size_t queue_capacity;   /* movements that may wait for the writer */
-    unsigned group_max;      /* jobs decided together, at most */
+    bool dev;                        /* ENV=dev: open routes answer an anonymous admin */
+    bool trials;                     /* not ENV=prod: app/breakers.h has its services */
+    int bcrypt_cost;                 /* 4..15 */
+    unsigned password_min;           /* characters */
+    struct str jwt_secret;           /* copied */
+    money_currency currency;         /* DEFAULT_CURRENCY */
+    int64_t rate_limit;              /* requests a minute per principal; 0: off */
+    struct fallback_config fallback; /* all zero: fallback_defaults; its strings are copied. See lastgood.h */
+    size_t queue_capacity;           /* movements that may wait for the writer */
+    unsigned group_max;              /* jobs decided together, at most */
+    int64_t booking_hold_us;         /* a booking holds its tickets for so long without payment; 0: ten minutes */
     /* For simulation: the ledger writer is no thread. app_step decides a group on the caller's, and so does whatever
        waits for one: nothing runs unless it is called, and all calls must come from one thread. */
     bool stepped;
@@ -41,6 +46,8 @@ struct app_deps {
     struct cache *cache;
     const struct clock *clock;
     struct metrics *metrics;
+    struct documents *documents; /* what events are about; NULL: there are none to be had (app/events.h) */
+    struct bus *bus;             /* only its health is asked for; NULL: none */
     void (*on_fatal)(void *ctx); /* a commit's outcome is unknown: stop the process. Any thread. */
     void *fatal_ctx;
 };
@@ -55,10 +62,21 @@ unsigned app_password_min(const struct app *a); /* characters */
 bool app_shared(const struct app *a);           /* its store is one that other processes use too: reads of it block */
 struct store *app_store(struct app *a);
 struct cache *app_cache(struct app *a);
+struct metrics *app_metrics(struct app *a);
 /* Between these two the calling thread's reads may be stale if the store has no better (store_stale); for what is only
    shown. Returns by how many microseconds they may be behind; 0: they are not. */
 void app_stale_begin(struct app *a);
 int64_t app_stale_end(struct app *a);
+/* Is it worth asking app_confirm? false: what is kept in this process is either exact anyway (app_trust then says so),
+   or of no use for now. Quick. */
+bool app_confirms(struct app *a);
+/* q->fn is called once it is known whether what this process keeps (cached values, remembered credentials) is as new as
+   all that had been acknowledged when this was called: port/cache.h. */
+void app_confirm(struct app *a, struct cache_confirm *q);
+/* Until it is called with false, the calling thread acts for somebody about whom app_confirm has said yes. Without it,
+   in a store that other processes use too, nothing is answered from the cache, and a remembered credential may be of a
+   second ago. */
+void app_trust(bool on);
 const struct clock *app_clock(struct app *a);
 
 /* ---- who is calling ---- */

@@ -1,5 +1,6 @@
 #include "app/breakers.h"
 
+#include <stdio.h>
 #include <string.h>
 #include <time.h>
 
@@ -54,30 +55,48 @@ enum pf_err app_trial_call(struct app *a, enum app_trial t)
     return t == TRIAL_SUCCESS ? PFE_OK : t == TRIAL_FAILURE ? PFE_INTERNAL : PFE_TIMEOUT;
 }
 
-static bool database(struct app *a, const char **ret_name, struct breaker_figures *ret)
+static void figures(const struct port_breaker *b, struct breaker_figures *ret)
 {
-    struct store_cluster c;
-    if (!store_cluster(a->d.store, &c))
-        return false;
-    *ret_name = "database";
-    *ret = (struct breaker_figures){.total_permitted = c.primary.permitted,
-                                    .total_rejected = c.primary.rejected,
-                                    .total_successes = c.primary.successes,
-                                    .total_failures = c.primary.failures,
-                                    .consecutive_failures = c.primary.consecutive_failures};
-    while (ret->state < BREAKER_DISABLED && strcmp(breaker_state_name(ret->state), c.primary.state) != 0)
+    *ret = (struct breaker_figures){.total_permitted = b->permitted,
+                                    .total_rejected = b->rejected,
+                                    .total_successes = b->successes,
+                                    .total_failures = b->failures,
+                                    .consecutive_failures = b->consecutive_failures};
+    while (ret->state < BREAKER_DISABLED && strcmp(breaker_state_name(ret->state), b->state) != 0)
         ret->state++;
-    return true;
 }
 
-bool app_breaker_read(struct app *a, unsigned i, const char **ret_name, struct breaker_figures *ret)
+/* Of the store's (its primary first, then the replicas), or of the cache's tiers that have one. */
+static bool engine_breaker(struct app *a, unsigned i, char ret_name[APP_BREAKER_NAME_MAX], struct breaker_figures *ret)
+{
+    enum { TIERS = 4 };
+    struct store_cluster c;
+    struct cache_stats tier[TIERS];
+    if (store_cluster(a->d.store, &c)) {
+        if (i <= c.n) {
+            snprintf(ret_name, APP_BREAKER_NAME_MAX, i ? "replica-%u" : "database", i);
+            figures(i ? &c.replicas[i - 1].breaker : &c.primary, ret);
+            return true;
+        }
+        i -= c.n + 1;
+    }
+    unsigned n = cache_stats(a->d.cache, tier, TIERS);
+    for (unsigned k = 0; k < n; k++) {
+        if (!tier[k].breaker.state || i--)
+            continue;
+        snprintf(ret_name, APP_BREAKER_NAME_MAX, "%s", tier[k].tier);
+        figures(&tier[k].breaker, ret);
+        return true;
+    }
+    return false;
+}
+
+bool app_breaker_read(struct app *a, unsigned i, char ret_name[APP_BREAKER_NAME_MAX], struct breaker_figures *ret)
 {
     unsigned trials = a->cfg.trials ? TRIALS : 0;
-    if (i == trials)
-        return database(a, ret_name, ret);
-    if (i > trials)
-        return false;
-    *ret_name = names[i];
+    if (i >= trials)
+        return engine_breaker(a, i - trials, ret_name, ret);
+    snprintf(ret_name, APP_BREAKER_NAME_MAX, "%s", names[i]);
     breaker_read(a->trial[i], clock_mono(a->d.clock), ret);
     return true;
 }

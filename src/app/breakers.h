@@ -18,7 +18,9 @@ const char *app_trial_name(enum app_trial t);
 enum { APP_TRIAL_US = 100000 };
 enum pf_err app_trial_call(struct app *a, enum app_trial t) MUSTCHECK;
 
-/* Of the i-th breaker, a shared store's among them ("database"); false: there are no more. */
-bool app_breaker_read(struct app *a, unsigned i, const char **ret_name, struct breaker_figures *ret);
+/* Of the i-th breaker: those services', then a shared store's ("database", "replica-1" …) and a shared cache's
+   ("redis"); false: there are no more. */
+enum { APP_BREAKER_NAME_MAX = 64 };
+bool app_breaker_read(struct app *a, unsigned i, char ret_name[APP_BREAKER_NAME_MAX], struct breaker_figures *ret);
 
 #endif

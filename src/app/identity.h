@@ -64,6 +64,8 @@ enum pf_err app_user(struct app *a, int64_t id, bool may_block, struct store_use
 enum pf_err app_user_uuid(struct app *a, int64_t id, bool may_block, uint8_t ret[16]) MUSTCHECK;
 /* "17", or a UUID. PFE_NOT_FOUND; PFE_BUSY as above; PFE_INVALID: neither form. */
 enum pf_err app_user_ref(struct app *a, struct str ref, bool may_block, int64_t *ret) MUSTCHECK;
+/* A user that is there, by number, UUID or username, whichever fits first. PFE_NOT_FOUND: nobody; PFE_BUSY as above. */
+enum pf_err app_user_find(struct app *a, struct str ref, bool may_block, int64_t *ret) MUSTCHECK;
 /* Newest first. */
 enum pf_err app_users(struct app *a, int64_t before_id, int64_t offset, unsigned limit, struct store_user *out,
                       unsigned *ret_n) MUSTCHECK;

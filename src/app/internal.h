@@ -15,14 +15,20 @@ struct auth_slot {
     uint8_t key[32];
     struct principal who;
     uint32_t generation;
-    int64_t until_us; /* monotonic; 0: empty */
+    int64_t asked_us;   /* when the store was; monotonic; 0: empty */
+    int64_t touched_us; /* when the key's last use was written */
 };
+/* For how long a remembered principal is believed where nobody says what other processes changed. */
+enum { AUTH_ALONE_US = 1000000 };
 
 /* iss and aud of every token */
 #define APP_TOKEN_ISSUER STR("payflow")
 #define APP_TOKEN_AUDIENCE STR("payflow")
 
+enum { BOOKING_HOLD_US = 600 * 1000000 };
+
 struct inflight;
+struct leases;
 struct writer;
 
 struct app {
@@ -34,7 +40,11 @@ struct app {
     struct app_deps d;
     struct writer *writer;
     struct inflight *inflight;
-    pthread_mutex_t delete_lock;   /* users, one at a time */
+    struct leases *leases;
+    pthread_mutex_t delete_lock;  /* users, one at a time */
+    pthread_mutex_t message_lock; /* over */
+    pthread_cond_t message_more;
+    bool messages;                 /* some were committed that the relay has not been told of */
     pthread_mutex_t schedule_lock; /* a due run, or a cancellation: a schedule that was cancelled does not run after */
 
     struct auth_slot *auth;
@@ -43,6 +53,7 @@ struct app {
     _Atomic uint32_t auth_generation[AUTH_GENERATIONS];
 
     struct breaker *trial[TRIALS]; /* NULL: none */
+    struct fallback *lastgood;     /* NULL: an embedded store */
 
     struct metric_counter *logins_ok, *logins_refused, *logins_limited, *registrations;
 };
@@ -52,8 +63,9 @@ static inline int64_t app_now(const struct app *a)
     return clock_wall(a->d.clock);
 }
 
-/* Makes every remembered principal of the user stale, and its cached record too. After the commit that changed it. */
-void app_user_touched(struct app *a, int64_t user);
+/* Makes every remembered principal of the user stale, and its cached record too, here and in all other instances. After
+   the commit that changed it, whose outcome e is: PFE_INTERNAL if they cannot be told. Blocking. */
+enum pf_err app_user_touched(struct app *a, int64_t user, enum pf_err e) MUSTCHECK;
 
 /* Adds an audit row to a transaction. */
 enum pf_err app_audit_add(struct app *a, struct store_tx *tx, const struct caller *c, const char *action,
@@ -61,9 +73,27 @@ enum pf_err app_audit_add(struct app *a, struct store_tx *tx, const struct calle
 enum pf_err app_audit_add_id(struct app *a, struct store_tx *tx, const struct caller *c, const char *action,
                              const char *entity, int64_t entity_id, const char *outcome);
 
+/* Between app_stale_begin and app_stale_end on this thread; us: how old the worst is of what this process kept itself.
+ */
+struct app_stale {
+    bool allowed;
+    int64_t us;
+};
+extern _Thread_local struct app_stale app_stale;
+
+/* May what is kept here be believed by the calling thread, though other processes use the same store? Set by app_trust.
+ */
+extern _Thread_local bool app_trusting;
+static inline bool app_trusts(const struct app *a)
+{
+    return app_trusting || !store_shared(a->d.store);
+}
+
 /* cache_put, but for what was read from a replica that may be behind. */
 static inline void app_cache_fill(struct app *a, struct str key, struct str value, int64_t ttl_us, uint64_t token)
 {
+    if (!app_trusts(a))
+        return;
     if (store_stale(a->d.store, STORE_STALE_LOOK))
         cache_forgo(a->d.cache, token);
     else
@@ -86,6 +116,8 @@ static inline bool app_cached(struct app *a, struct str key, bool may_block, voi
                               uint64_t *ret_token)
 {
     *ret_token = 0;
+    if (!app_trusts(a))
+        return false;
     return (may_block ? cache_fetch : cache_get)(a->d.cache, key, out, cap, ret_n, ret_token);
 }
 /* For cache_watch: what another instance changed about a user makes its remembered principals stale here too. */
@@ -101,6 +133,9 @@ enum pf_err app_idem_store(struct store_tx *tx, const struct app_idem *i) MUSTCH
 
 struct inflight *inflight_new(void);
 void inflight_free(struct inflight *f);
+
+struct leases *leases_new(struct app *a);
+void leases_free(struct leases *x); /* NULL is allowed */
 
 struct writer *writer_new(struct app *a);
 void writer_free(struct writer *w);

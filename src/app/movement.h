@@ -30,7 +30,9 @@ struct movement {
     bool ref_resolved;
 };
 
-enum job_kind { JOB_MOVE, JOB_OPEN, JOB_CLOSE, JOB_REBUILD };
+enum job_kind { JOB_MOVE, JOB_OPEN, JOB_CLOSE, JOB_REBUILD, JOB_BOOKINGS };
+
+struct booking; /* bookings.h */
 
 struct job {
     /* what is asked */
@@ -39,10 +41,14 @@ struct job {
     struct movement *m; /* JOB_MOVE; JOB_CLOSE makes its own */
     size_t n;
     bool atomic;             /* all or none */
+    struct booking *booking; /* JOB_BOOKINGS */
+    size_t n_bookings;
     int64_t user;            /* OPEN, CLOSE (all of the user's accounts), REBUILD */
     money_currency currency; /* OPEN, REBUILD */
     struct app_idem idem;    /* reserved by the caller; ended by the caller after done */
     struct arena *arena;     /* for a replayed answer */
+    /* MOVE, BOOKINGS: what it is done under (app/lease.h), borrowed until done; NULL: nothing. PFE_FENCED: not done. */
+    const struct store_fence *fence;
     /* Called on the writer thread before the commit, only when idem.key is set and something is to be committed: fills
        idem.status and idem.body; status 0: no memory for it, and the group does not happen. */
     void (*render)(struct job *j);
@@ -50,16 +56,18 @@ struct job {
     void (*done)(struct job *j);
     void *ctx;
     /* what came of it */
-    enum pf_err err;               /* of the whole: PFE_OK with atomic false may hold refused movements */
-    bool refusal;                  /* err is the ledger's word on movement `failed`, not a failure of the whole */
-    size_t failed;                 /* atomic: index of the movement that was refused */
-    bool created;                  /* OPEN: now; CLOSE: something was closed */
+    enum pf_err err; /* of the whole: PFE_OK with atomic false may hold refused movements; a refused
+                        booking that is the job's only one is refused here too */
+    bool refusal;    /* err is the word on movement `failed` or on the booking, not a failure of the whole */
+    size_t failed;   /* atomic: index of the movement that was refused */
+    bool created;    /* OPEN: now; CLOSE: something was closed */
     struct ledger_account account; /* OPEN, REBUILD: after it */
     struct store_replay replay;    /* REBUILD */
     int64_t stored_balance;        /* REBUILD: what it was before */
     /* the writer's */
     struct job *next;
     int64_t queued_us;
+    size_t fence_at;
     bool live;
 };
 

@@ -10,11 +10,13 @@ static uint32_t generation(struct app *a, int64_t user)
     return atomic_load_explicit(&a->auth_generation[(uint64_t)user % AUTH_GENERATIONS], memory_order_acquire);
 }
 
-void app_user_touched(struct app *a, int64_t user)
+enum pf_err app_user_touched(struct app *a, int64_t user, enum pf_err e)
 {
     char key[CACHE_KEY_MAX];
+    const struct str k = app_key_user(key, user);
     atomic_fetch_add_explicit(&a->auth_generation[(uint64_t)user % AUTH_GENERATIONS], 1, memory_order_acq_rel);
-    cache_del(a->d.cache, app_key_user(key, user));
+    const bool told = cache_del_many(a->d.cache, &k, 1);
+    return e == PFE_OK && !told ? PFE_INTERNAL : e;
 }
 
 void app_invalidated(void *app, struct str pattern)
@@ -39,30 +41,65 @@ static struct auth_slot *slot_of(struct app *a, const uint8_t key[32], pthread_m
     return &a->auth[h % AUTH_SLOTS];
 }
 
-static bool remembered(struct app *a, const uint8_t key[32], struct principal *ret)
+/* Until when a principal that the store was asked about then is believed. Other processes may have changed something
+   since: either that was heard of, then the slot's generation is stale, or it was acknowledged after cache_heard. */
+static int64_t believed_until(const struct app *a, int64_t asked_us)
+{
+    if (app_trusts(a))
+        return asked_us + AUTH_TTL_US;
+    const int64_t heard = cache_shared(a->d.cache) ? cache_heard(a->d.cache) : 0;
+    const int64_t until = (heard > asked_us ? heard : asked_us) + AUTH_ALONE_US;
+    return until < asked_us + AUTH_TTL_US ? until : asked_us + AUTH_TTL_US;
+}
+
+enum memory { FORGOTTEN, OUTDATED, BELIEVED };
+
+/* OUTDATED: it was so at *ret_asked_us, and no change has been heard of; the store is to be asked. */
+static enum memory remembered(struct app *a, const uint8_t key[32], struct principal *ret, int64_t *ret_asked_us)
 {
     pthread_mutex_t *lock;
     struct auth_slot *s = slot_of(a, key, &lock);
     int64_t now = clock_mono(a->d.clock);
+    enum memory m = FORGOTTEN;
     pthread_mutex_lock(lock);
-    bool hit = s->until_us > now && crypt_equal(s->key, key, 32) && s->generation == generation(a, s->who.user);
-    if (hit)
+    if (s->asked_us && s->asked_us + AUTH_TTL_US > now && crypt_equal(s->key, key, 32) &&
+        s->generation == generation(a, s->who.user))
+        m = believed_until(a, s->asked_us) > now ? BELIEVED : OUTDATED;
+    if (m != FORGOTTEN)
         *ret = s->who;
+    *ret_asked_us = s->asked_us;
     pthread_mutex_unlock(lock);
-    return hit;
+    return m;
 }
 
-/* gen: the user's generation as it was before the store was read. */
-static void remember(struct app *a, const uint8_t key[32], const struct principal *who, uint32_t gen)
+/* While the primary is gone nobody can ask, and what is only shown may be stale: then a caller of a moment ago is still
+   one, and the answer says of when. */
+static bool still_shown(struct app *a, enum memory m, enum pf_err e, int64_t asked_us)
+{
+    const int64_t age = clock_mono(a->d.clock) - asked_us;
+    if (m != OUTDATED || e != PFE_UNAVAILABLE || !app_stale.allowed)
+        return false;
+    if (app_stale.us < age)
+        app_stale.us = age;
+    return true;
+}
+
+/* gen: the user's generation as it was before the store was asked, which was at asked_us. true: it is time to write
+   down that the key is in use. */
+static bool remember(struct app *a, const uint8_t key[32], const struct principal *who, uint32_t gen, int64_t asked_us)
 {
     pthread_mutex_t *lock;
     struct auth_slot *s = slot_of(a, key, &lock);
     pthread_mutex_lock(lock);
+    const bool touch = memcmp(s->key, key, 32) != 0 || asked_us - s->touched_us >= AUTH_TTL_US || s->touched_us == 0;
     memcpy(s->key, key, 32);
     s->who = *who;
     s->generation = gen;
-    s->until_us = clock_mono(a->d.clock) + AUTH_TTL_US;
+    s->asked_us = asked_us;
+    if (touch)
+        s->touched_us = asked_us;
     pthread_mutex_unlock(lock);
+    return touch;
 }
 
 static enum app_auth refuse(struct problem *p, enum pf_err e, const char *why)
@@ -98,15 +135,19 @@ static enum app_auth by_key(struct app *a, struct str text, bool may_block, stru
     if (text.n != 3 + BASE62_32_LEN || !str_starts(text, STR("pf_")))
         return refuse(p, PFE_BAD_CREDENTIALS, "the API key is not valid");
     sha256_of(text, hash);
-    if (remembered(a, hash, ret))
-        return APP_AUTH_OK;
-    if (!may_block)
-        return APP_AUTH_WOULD_BLOCK;
+    struct principal was;
+    int64_t asked;
+    const enum memory m = remembered(a, hash, &was, &asked);
+    if (m == BELIEVED)
+        *ret = was;
+    if (m == BELIEVED || !may_block)
+        return m == BELIEVED ? APP_AUTH_OK : APP_AUTH_WOULD_BLOCK;
 
     struct store_apikey k;
+    const int64_t now = clock_mono(a->d.clock);
+    uint32_t gen = m == OUTDATED ? generation(a, was.user) : 0;
     enum pf_err e = store_apikey_by_hash(a->d.store, hash, &k);
-    uint32_t gen = 0;
-    if (e == PFE_OK) {
+    if (e == PFE_OK && (m != OUTDATED || k.user != was.user)) {
         gen = generation(a, k.user);
         e = store_apikey_by_hash(a->d.store, hash, &k); /* again, now that a change would be noticed */
     }
@@ -116,9 +157,14 @@ static enum app_auth by_key(struct app *a, struct str text, bool may_block, stru
         *ret = (struct principal){.user = k.user, .by = CRED_APIKEY, .key_id = k.id};
         e = complete(a, ret);
     }
+    if (still_shown(a, m, e, asked)) {
+        *ret = was;
+        return APP_AUTH_OK;
+    }
     if (e != PFE_OK)
         return outcome(e, p, "the API key is not valid");
-    remember(a, hash, ret, gen);
+    if (!remember(a, hash, ret, gen, now))
+        return APP_AUTH_OK;
 
     /* last use, at the grain of the slot's lifetime; a failure costs nobody anything but that time stamp */
     struct store_tx *tx;
@@ -164,13 +210,16 @@ static enum app_auth by_token(struct app *a, struct str text, bool may_block, st
         return refuse(p, PFE_BAD_CREDENTIALS, token_fault(je));
     memcpy(key, key + 16, 8); /* the slot is chosen by the first bytes: those of the family that are random */
     memcpy(key + 24, "session", 7);
-    if (remembered(a, key, ret)) {
-        if (ret->user == user)
-            return APP_AUTH_OK;
+    struct principal was;
+    int64_t asked;
+    const enum memory m = remembered(a, key, &was, &asked);
+    if (m != FORGOTTEN && was.user != user)
         return refuse(p, PFE_BAD_CREDENTIALS, "the token is not valid");
-    }
-    if (!may_block)
-        return APP_AUTH_WOULD_BLOCK;
+    if (m == BELIEVED)
+        *ret = was;
+    if (m == BELIEVED || !may_block)
+        return m == BELIEVED ? APP_AUTH_OK : APP_AUTH_WOULD_BLOCK;
+    const int64_t now = clock_mono(a->d.clock);
     uint32_t gen = generation(a, user);
     struct store_session s;
     enum pf_err e = store_session_get(a->d.store, key + 8, &s);
@@ -181,9 +230,13 @@ static enum app_auth by_token(struct app *a, struct str text, bool may_block, st
         memcpy(ret->family, key + 8, 16);
         e = complete(a, ret);
     }
+    if (still_shown(a, m, e, asked)) {
+        *ret = was;
+        return APP_AUTH_OK;
+    }
     if (e != PFE_OK)
         return outcome(e, p, "the session has ended");
-    remember(a, key, ret, gen);
+    (void)remember(a, key, ret, gen, now);
     return APP_AUTH_OK;
 }
 

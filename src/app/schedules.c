@@ -1,6 +1,7 @@
 /* Schedules: keeping them, and running what is due. */
 #include "app/schedules.h"
 #include "app/internal.h"
+#include "app/lease.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -155,7 +156,8 @@ static struct str run_key(char out[RUN_KEY_MAX], const struct store_schedule *d)
 }
 
 /* The movement of the time in next_us. Its idempotency key makes it happen once, whoever tries how often. */
-static enum pf_err move(struct app *a, struct arena *arena, const struct store_schedule *d, int64_t *ret_seq)
+static enum pf_err move(struct app *a, const struct store_fence *f, struct arena *arena, const struct store_schedule *d,
+                        int64_t *ret_seq)
 {
     char key[RUN_KEY_MAX];
     struct str k = run_key(key, d);
@@ -174,6 +176,7 @@ static enum pf_err move(struct app *a, struct arena *arena, const struct store_s
                     .n = 1,
                     .atomic = true,
                     .arena = arena,
+                    .fence = f,
                     .render = render_run,
                     .idem = {.principal = STORE_PRINCIPAL_SCHEDULER, .key = k}};
     sha256_of(k, j.idem.request);
@@ -246,8 +249,8 @@ static enum pf_err record_skipped(struct store_tx *tx, const struct sched_rule *
  * Of several missed times the latest is made up and the others are noted as skipped. In a commit of its own, before the
  * movement: so the time in next_us is the only one that can have been moved and not noted, however long ago the crash.
  */
-static enum pf_err catch_up(struct app *a, struct arena *arena, const struct sched_rule *rule, struct store_schedule *d,
-                            int64_t now)
+static enum pf_err catch_up(struct app *a, const struct store_fence *f, struct arena *arena,
+                            const struct sched_rule *rule, struct store_schedule *d, int64_t now)
 {
     int64_t until = d->end_us && d->end_us < now ? d->end_us : now;
     int64_t latest = sched_latest(rule, d->next_us, until, NULL);
@@ -262,7 +265,9 @@ static enum pf_err catch_up(struct app *a, struct arena *arena, const struct sch
     e = store_tx_begin(a->d.store, &tx);
     if (e != PFE_OK)
         return e;
-    e = record_skipped(tx, rule, d, latest, now);
+    e = store_tx_fence(tx, f);
+    if (e == PFE_OK)
+        e = record_skipped(tx, rule, d, latest, now);
     d->next_us = latest;
     d->updated_us = now;
     if (e == PFE_OK)
@@ -273,8 +278,8 @@ static enum pf_err catch_up(struct app *a, struct arena *arena, const struct sch
     return e;
 }
 
-static enum pf_err record(struct app *a, const struct sched_rule *rule, struct store_schedule *d, enum pf_err outcome,
-                          int64_t seq, int64_t now)
+static enum pf_err record(struct app *a, const struct store_fence *f, const struct sched_rule *rule,
+                          struct store_schedule *d, enum pf_err outcome, int64_t seq, int64_t now)
 {
     const char *slug = outcome == PFE_OK ? "" : err_info(outcome)->slug;
     struct store_run r = {.schedule = d->id,
@@ -290,7 +295,9 @@ static enum pf_err record(struct app *a, const struct sched_rule *rule, struct s
     d->last_error = str_c(slug);
     d->updated_us = now;
     advance(rule, d, outcome == PFE_OK);
-    e = store_run_insert(tx, &r);
+    e = store_tx_fence(tx, f);
+    if (e == PFE_OK)
+        e = store_run_insert(tx, &r);
     if (e == PFE_OK)
         e = store_schedule_update(tx, d);
     if (e == PFE_OK)
@@ -303,8 +310,11 @@ static enum pf_err record(struct app *a, const struct sched_rule *rule, struct s
 static bool run_one(struct app *a, struct arena *arena, int64_t id)
 {
     struct store_schedule d;
+    struct store_fence f;
     struct problem ignored = {0};
     int64_t now = app_now(a), seq = 0;
+    if (!app_lease_fence(a, APP_LEASE_SCHEDULES, &f))
+        return false;
     if (store_schedule_get(a->d.store, arena, id, &d) != PFE_OK)
         return false;
     if (!d.next_us || d.next_us > now) /* cancelled since it was listed */
@@ -313,14 +323,14 @@ static bool run_one(struct app *a, struct arena *arena, int64_t id)
     struct sched_rule rule = {.recur = SCHED_ONCE, .anchor_us = d.anchor_us};
     enum pf_err e = sched_rule_parse(d.recurrence, d.anchor_us, &rule, &ignored);
     if (e == PFE_OK) {
-        if (catch_up(a, arena, &rule, &d, now) != PFE_OK)
+        if (catch_up(a, &f, arena, &rule, &d, now) != PFE_OK)
             return false;
         due = d.next_us;
-        e = move(a, arena, &d, &seq);
+        e = move(a, &f, arena, &d, &seq);
     }
     if (e != PFE_OK && !is_refusal(e))
         return false;
-    if (record(a, &rule, &d, e, seq, now) != PFE_OK)
+    if (record(a, &f, &rule, &d, e, seq, now) != PFE_OK)
         return false;
     log_msg(LOG_INFO, "schedule ran", LOG_I("schedule", d.id), LOG_I("due_us", due), LOG_I("seq", seq),
             LOG_S("outcome", e == PFE_OK ? "done" : err_info(e)->slug));
@@ -329,9 +339,12 @@ static bool run_one(struct app *a, struct arena *arena, int64_t id)
 
 int64_t app_schedules_run_due(struct app *a)
 {
-    struct store_schedule *due = calloc(DUE_BATCH, sizeof *due);
+    struct store_fence f;
     struct arena arena;
     int64_t next = 0;
+    if (!app_lease_fence(a, APP_LEASE_SCHEDULES, &f))
+        return 0;
+    struct store_schedule *due = calloc(DUE_BATCH, sizeof *due);
     if (!due)
         return app_now(a) + RETRY_US;
     arena_init(&arena, NULL, 0, 4 << 20);
@@ -360,6 +373,9 @@ unsigned app_holds_release_due(struct app *a)
 {
     int64_t seq[HOLDS_BATCH];
     unsigned n = 0, released = 0;
+    struct store_fence f;
+    if (!app_lease_fence(a, APP_LEASE_HOLDS, &f))
+        return 0;
     if (store_holds_due(a->d.store, app_now(a), HOLDS_BATCH, seq, &n) != PFE_OK || n == 0)
         return 0;
     struct movement *m = calloc(n, sizeof *m);
@@ -367,7 +383,7 @@ unsigned app_holds_release_due(struct app *a)
         return 0;
     for (unsigned i = 0; i < n; i++)
         m[i] = (struct movement){.kind = LEDGER_RELEASE, .ref = seq[i], .origin = STR("expired")};
-    struct job j = {.kind = JOB_MOVE, .m = m, .n = n};
+    struct job j = {.kind = JOB_MOVE, .m = m, .n = n, .fence = &f};
     if (app_submit_wait(a, &j) == PFE_OK)
         for (unsigned i = 0; i < n; i++)
             released += m[i].err == PFE_OK;

@@ -61,8 +61,7 @@ enum pf_err app_apikey_replace(struct app *a, const struct caller *c, char ret[A
     }
     if (e == PFE_OK)
         e = insert_key(a, tx, c, c->who.user, ret);
-    e = finish(tx, e);
-    app_user_touched(a, c->who.user);
+    e = app_user_touched(a, c->who.user, finish(tx, e));
     return e == PFE_OK ? PFE_OK : problem_set(p, e, "%s", "");
 }
 
@@ -78,9 +77,7 @@ enum pf_err app_apikey_revoke(struct app *a, const struct caller *c, int64_t use
         e = PFE_NOT_FOUND;
     if (e == PFE_OK)
         e = app_audit_add_id(a, tx, c, "api_key.revoke", "api_key", id, "ok");
-    e = finish(tx, e);
-    app_user_touched(a, user);
-    return e;
+    return app_user_touched(a, user, finish(tx, e));
 }
 
 enum pf_err app_apikeys(struct app *a, int64_t user, int64_t before_id, unsigned limit, struct store_apikey *out,
@@ -168,9 +165,7 @@ static enum pf_err revoke_family(struct app *a, const struct caller *c, int64_t 
     e = store_session_revoke(tx, user, family, app_now(a));
     if (e == PFE_OK)
         e = app_audit_add(a, tx, c, action, "session", str_c(hex), outcome);
-    e = finish(tx, e);
-    app_user_touched(a, user);
-    return e;
+    return app_user_touched(a, user, finish(tx, e));
 }
 
 static enum pf_err refresh_in(struct app *a, struct store_tx *tx, const struct caller *c, const uint8_t hash[32],

@@ -63,6 +63,29 @@ enum pf_err app_user_ref(struct app *a, struct str ref, bool may_block, int64_t 
     return e;
 }
 
+enum pf_err app_user_find(struct app *a, struct str ref, bool may_block, int64_t *ret)
+{
+    struct store_user u;
+    struct uuid id;
+    int64_t n;
+    enum pf_err e;
+    if (str_to_i64(ref, &n))
+        e = n > 0 ? app_user(a, n, may_block, &u) : PFE_NOT_FOUND;
+    else if (!may_block)
+        return PFE_BUSY;
+    else if (uuid_parse(ref, &id))
+        e = store_user_by_uuid(a->d.store, id.b, &u);
+    else if (ref.n <= IDENT_USERNAME_MAX)
+        e = store_user_by_name(a->d.store, ref, &u);
+    else
+        e = PFE_NOT_FOUND;
+    if (e == PFE_OK && u.status == STORE_USER_DELETED)
+        e = PFE_NOT_FOUND;
+    if (e == PFE_OK)
+        *ret = u.id;
+    return e;
+}
+
 enum pf_err app_users(struct app *a, int64_t before_id, int64_t offset, unsigned limit, struct store_user *out,
                       unsigned *ret_n)
 {
@@ -131,7 +154,7 @@ enum pf_err app_user_change(struct app *a, const struct caller *c, int64_t id, c
         e = store_tx_commit(tx);
     else
         store_tx_rollback(tx);
-    app_user_touched(a, id);
+    e = app_user_touched(a, id, e);
     if (e != PFE_OK)
         return problem_set(p, e, "%s", e == PFE_FORBIDDEN ? "only an administrator can change a role" : "");
     explicit_bzero(u.password_hash, sizeof u.password_hash);
@@ -169,8 +192,7 @@ static enum pf_err set_status(struct app *a, const struct caller *c, int64_t id,
         e = store_tx_commit(tx);
     else
         store_tx_rollback(tx);
-    app_user_touched(a, id);
-    return e;
+    return app_user_touched(a, id, e);
 }
 
 /*

@@ -2,63 +2,20 @@
  * The ledger writer: one thread takes all jobs that wait, decides them in order on the accounts as loaded, and commits
  * them as one group. Nothing outside this file writes the journal.
  */
-#include "app/internal.h"
+#include "app/writer.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
 #include "base/log.h"
-#include "base/map.h"
 #include "codec/uuid.h"
 
 enum { GROUP_MOVEMENTS_MAX = 16384, SHRINK_OVER = 4096, LINGER_US = 100 };
 /* A slot's key is owner << 10 | currency: a number beyond this is nobody's, and must not wrap round to somebody's. */
 static const int64_t OWNER_MAX = INT64_MAX >> 10;
 
-struct undo {
-    unsigned slot;
-    struct store_slot before;
-};
-
-struct writer {
-    struct app *a;
-    pthread_t thread;
-    pthread_mutex_t lock;
-    pthread_cond_t more;
-    struct job *first, *last;
-    _Atomic size_t queued; /* movements, at least 1 a job; changes under the lock */
-    bool stop;
-    _Atomic bool dead;
-    bool full;    /* the last group had no room; the thread's own */
-    bool alone;   /* the last group was one job; the thread's own */
-    bool lingers; /* there are processors enough */
-
-    /* the thread's own, reused from group to group */
-    struct arena arena;
-    struct map_u64 slot_of; /* owner and currency -> slot */
-    struct store_key *keys;
-    struct store_slot *slots;
-    size_t n_keys, cap_keys;
-    struct ledger_entry *entries;
-    size_t n_entries, cap_entries;
-    struct store_idem *idem;
-    size_t n_idem, cap_idem;
-    struct store_idem_ref *asked; /* the keys that came with the group */
-    size_t n_asked, cap_asked;
-    struct undo *undo;
-    size_t n_undo, cap_undo;
-    int64_t *resolved; /* entries resolved by this group */
-    size_t n_resolved, cap_resolved;
-
-    _Atomic uint64_t groups, jobs, total_entries, refused;
-    _Atomic int64_t last_commit_us;
-    struct metric_histogram *h_batch, *h_commit, *h_wait;
-    struct metric_counter *by_kind[LEDGER_KIND_MAX + 1][1000];
-    struct metric_counter *volume[LEDGER_KIND_MAX + 1][1000];
-};
-
-static bool grow(void **p, size_t *cap, size_t want, size_t size)
+bool writer_grow(void **p, size_t *cap, size_t want, size_t size)
 {
     if (want <= *cap)
         return true;
@@ -75,7 +32,7 @@ static bool grow(void **p, size_t *cap, size_t want, size_t size)
 
 /* ---- gathering: which accounts does the group need? ---- */
 
-static enum pf_err slot_for(struct writer *w, int64_t owner, money_currency currency, unsigned *ret)
+enum pf_err writer_slot_for(struct writer *w, int64_t owner, money_currency currency, unsigned *ret)
 {
     uint64_t k = (uint64_t)owner << 10 | currency;
     uint64_t v;
@@ -88,11 +45,11 @@ static enum pf_err slot_for(struct writer *w, int64_t owner, money_currency curr
     if (w->n_keys == STORE_GROUP_KEYS_MAX)
         return PFE_BUSY;
     size_t cap = w->cap_keys;
-    if (!grow((void **)&w->keys, &cap, w->n_keys + 1, sizeof *w->keys))
+    if (!writer_grow((void **)&w->keys, &cap, w->n_keys + 1, sizeof *w->keys))
         return PFE_NOMEM;
     if (cap != w->cap_keys) {
         size_t slot_cap = w->cap_keys;
-        if (!grow((void **)&w->slots, &slot_cap, cap, sizeof *w->slots))
+        if (!writer_grow((void **)&w->slots, &slot_cap, cap, sizeof *w->slots))
             return PFE_NOMEM;
         w->cap_keys = cap;
     }
@@ -115,7 +72,7 @@ static enum pf_err slot_for_account(struct writer *w, int64_t account, unsigned 
 {
     struct ledger_account acc;
     enum pf_err e = store_account_by_id(w->a->d.store, account, &acc);
-    return e != PFE_OK ? e : slot_for(w, acc.owner, acc.currency, ret);
+    return e != PFE_OK ? e : writer_slot_for(w, acc.owner, acc.currency, ret);
 }
 
 static enum pf_err gather_ref(struct writer *w, struct movement *m)
@@ -127,6 +84,8 @@ static enum pf_err gather_ref(struct writer *w, struct movement *m)
     enum pf_err e = store_entry_get(w->a->d.store, &w->arena, m->ref, ref, &by);
     if (e != PFE_OK)
         return e;
+    if (str_starts(ref->origin, STR(TICKET_ORIGIN))) /* a booking's money moves with its booking */
+        return PFE_WRONG_STATE;
     m->ref_entry = ref;
     m->ref_resolved = by != 0;
     m->currency = ref->currency;
@@ -166,8 +125,8 @@ static enum pf_err gather_movement(struct writer *w, struct movement *m)
         credit = debit;
         break;
     }
-    enum pf_err e = slot_for(w, debit, m->currency, &m->debit_slot);
-    return e == PFE_OK ? slot_for(w, credit, m->currency, &m->credit_slot) : e;
+    enum pf_err e = writer_slot_for(w, debit, m->currency, &m->debit_slot);
+    return e == PFE_OK ? writer_slot_for(w, credit, m->currency, &m->credit_slot) : e;
 }
 
 static enum pf_err gather_close(struct writer *w, struct job *j)
@@ -205,16 +164,24 @@ static void gather(struct writer *w, struct job *j)
             return;
         j->live = false;
     } else if (j->idem.key.n) { /* another process may be at work under this key: ask inside the group */
-        if (!grow((void **)&w->asked, &w->cap_asked, w->n_asked + 1, sizeof *w->asked)) {
+        if (!writer_grow((void **)&w->asked, &w->cap_asked, w->n_asked + 1, sizeof *w->asked)) {
             j->err = PFE_NOMEM;
             return;
         }
         w->asked[w->n_asked++] = (struct store_idem_ref){j->idem.principal, j->idem.key};
     }
+    if (j->fence) {
+        if (!writer_grow((void **)&w->fences, &w->cap_fences, w->n_fences + 1, sizeof *w->fences)) {
+            j->err = PFE_NOMEM;
+            return;
+        }
+        j->fence_at = w->n_fences;
+        w->fences[w->n_fences++] = *j->fence;
+    }
     switch (j->kind) {
     case JOB_OPEN: {
         unsigned slot;
-        j->err = slot_for(w, j->user, j->currency, &slot);
+        j->err = writer_slot_for(w, j->user, j->currency, &slot);
         break;
     }
     case JOB_CLOSE:
@@ -230,6 +197,16 @@ static void gather(struct writer *w, struct job *j)
             }
         }
         break;
+    case JOB_BOOKINGS:
+        for (size_t i = 0; i < j->n_bookings; i++) {
+            struct booking *b = &j->booking[i];
+            b->err = writer_tickets_gather(w, b);
+            if (b->err == PFE_NOMEM || b->err == PFE_BUSY || b->err == PFE_UNAVAILABLE) {
+                j->err = b->err;
+                return;
+            }
+        }
+        break;
     case JOB_REBUILD:
         break;
     }
@@ -240,6 +217,17 @@ static void gather(struct writer *w, struct job *j)
 static void look_again(struct writer *w, struct job *j)
 {
     replay(w, j);
+    if (j->err == PFE_OK && !j->live) { /* whoever did it may not have come to tell the caches: writer_forget_cached */
+        w->replayed = true;
+        for (size_t i = 0; i < j->n; i++) {
+            if (!writer_grow((void **)&w->resolved, &w->cap_resolved, w->n_resolved + 1, sizeof *w->resolved)) {
+                j->err = PFE_NOMEM;
+                return;
+            }
+            if (j->m[i].ref)
+                w->resolved[w->n_resolved++] = j->m[i].ref;
+        }
+    }
     for (size_t i = 0; j->live && i < j->n; i++) {
         struct movement *m = &j->m[i];
         struct ledger_entry same;
@@ -255,11 +243,20 @@ static void look_again(struct writer *w, struct job *j)
     }
 }
 
+/* Another instance does this job by now. */
+static void fence_off(const struct writer *w, struct job *j)
+{
+    if (!j->fence || w->fences[j->fence_at].ok)
+        return;
+    j->err = PFE_FENCED;
+    j->live = false;
+}
+
 /* ---- deciding ---- */
 
 static bool save(struct writer *w, unsigned slot)
 {
-    if (!grow((void **)&w->undo, &w->cap_undo, w->n_undo + 1, sizeof *w->undo))
+    if (!writer_grow((void **)&w->undo, &w->cap_undo, w->n_undo + 1, sizeof *w->undo))
         return false;
     w->undo[w->n_undo++] = (struct undo){slot, w->slots[slot]};
     return true;
@@ -273,8 +270,9 @@ static bool resolved_here(const struct writer *w, int64_t seq)
     return false;
 }
 
-static enum pf_err decide(struct writer *w, const struct job *j, struct movement *m, int64_t seq, int64_t ts)
+enum pf_err writer_decide(struct writer *w, int64_t actor, struct movement *m)
 {
+    int64_t seq = w->first_seq + (int64_t)w->n_entries, ts = w->ts;
     struct store_slot *d = &w->slots[m->debit_slot], *c = &w->slots[m->credit_slot];
     if (d->state == STORE_SLOT_NO_OWNER || c->state == STORE_SLOT_NO_OWNER || d->state == STORE_SLOT_NO_ACCOUNT ||
         c->state == STORE_SLOT_NO_ACCOUNT)
@@ -285,7 +283,7 @@ static enum pf_err decide(struct writer *w, const struct job *j, struct movement
         .currency = m->currency,
         .seq = seq,
         .ts = ts,
-        .actor = j->actor,
+        .actor = actor,
         .expires_us = m->expires_us,
         .description = m->description,
         .origin = m->origin,
@@ -298,8 +296,8 @@ static enum pf_err decide(struct writer *w, const struct job *j, struct movement
     if (e != PFE_OK)
         return e;
     if (!save(w, m->debit_slot) || !save(w, m->credit_slot) ||
-        !grow((void **)&w->entries, &w->cap_entries, w->n_entries + 1, sizeof *w->entries) ||
-        !grow((void **)&w->resolved, &w->cap_resolved, w->n_resolved + 1, sizeof *w->resolved))
+        !writer_grow((void **)&w->entries, &w->cap_entries, w->n_entries + 1, sizeof *w->entries) ||
+        !writer_grow((void **)&w->resolved, &w->cap_resolved, w->n_resolved + 1, sizeof *w->resolved))
         return PFE_NOMEM;
     if (m->ref_entry)
         w->resolved[w->n_resolved++] = m->ref_entry->seq;
@@ -314,7 +312,7 @@ static enum pf_err decide(struct writer *w, const struct job *j, struct movement
 static void decide_open(struct writer *w, struct job *j, int64_t ts)
 {
     unsigned slot;
-    j->err = slot_for(w, j->user, j->currency, &slot); /* gathered before: found, not made */
+    j->err = writer_slot_for(w, j->user, j->currency, &slot); /* gathered before: found, not made */
     if (j->err != PFE_OK)
         return;
     struct store_slot *s = &w->slots[slot];
@@ -330,29 +328,38 @@ static void decide_open(struct writer *w, struct job *j, int64_t ts)
     j->account = s->acc;
 }
 
-static void decide_job(struct writer *w, struct job *j, int64_t first_seq, int64_t ts)
+void writer_undo(struct writer *w, size_t entries, size_t resolved)
+{
+    while (w->n_undo) {
+        const struct undo *u = &w->undo[--w->n_undo];
+        w->slots[u->slot] = u->before;
+    }
+    w->n_entries = entries;
+    w->n_resolved = resolved;
+}
+
+static void decide_job(struct writer *w, struct job *j)
 {
     size_t entries = w->n_entries, resolved = w->n_resolved;
     w->n_undo = 0;
     if (j->kind == JOB_OPEN) {
-        decide_open(w, j, ts);
+        decide_open(w, j, w->ts);
+        return;
+    }
+    if (j->kind == JOB_BOOKINGS) {
+        writer_tickets_decide(w, j);
         return;
     }
     for (size_t i = 0; i < j->n; i++) {
         struct movement *m = &j->m[i];
         if (m->err == PFE_OK)
-            m->err = decide(w, j, m, first_seq + (int64_t)w->n_entries, ts);
+            m->err = writer_decide(w, j->actor, m);
         if (m->err == PFE_OK)
             continue;
         w->refused++;
         if (!j->atomic && m->err != PFE_NOMEM)
             continue;
-        while (w->n_undo) {
-            const struct undo *u = &w->undo[--w->n_undo];
-            w->slots[u->slot] = u->before;
-        }
-        w->n_entries = entries;
-        w->n_resolved = resolved;
+        writer_undo(w, entries, resolved);
         j->err = m->err;
         j->failed = i;
         j->refusal = m->err != PFE_NOMEM;
@@ -363,58 +370,39 @@ static void decide_job(struct writer *w, struct job *j, int64_t first_seq, int64
 
 /* ---- after the commit ---- */
 
-/* In slices, for a shared cache answers each call over the network. */
-static void forget_cached(struct writer *w)
+/* Somebody else changed what the group was decided on: that is not what any of its jobs is to be told. */
+static enum pf_err failure(const struct job *j, enum pf_err failed)
 {
-    enum { SLICE = 128 };
-    char text[SLICE][CACHE_KEY_MAX];
-    struct str keys[SLICE];
-    size_t n = 0;
-    for (size_t i = 0; i < w->n_keys + w->n_resolved; i++) {
-        if (i >= w->n_keys)
-            keys[n] = app_key_transaction(text[n], w->resolved[i - w->n_keys]);
-        else if (w->slots[i].used && w->slots[i].acc.owner)
-            keys[n] = app_key_balance(text[n], w->slots[i].acc.owner, w->slots[i].acc.currency);
-        else
-            continue;
-        if (++n == SLICE) {
-            cache_del_many(w->a->d.cache, keys, n);
-            n = 0;
-        }
-    }
-    if (n)
-        cache_del_many(w->a->d.cache, keys, n);
+    bool refusal = failed == PFE_SOLD_OUT || (j->kind == JOB_BOOKINGS && err_info(failed)->http < 500);
+    return refusal ? PFE_UNAVAILABLE : failed;
 }
 
-static void count_entries(struct writer *w)
+/* Done before, as its key or a message's row says inside the group: what a shared store shows may yet be lost until a
+ * commit of this group's own has been answered. */
+static bool found_in_group(const struct writer *w, const struct job *j)
 {
-    for (size_t i = 0; i < w->n_entries; i++) {
-        const struct ledger_entry *e = &w->entries[i];
-        struct metric_counter **n = &w->by_kind[e->kind][e->currency], **v = &w->volume[e->kind][e->currency];
-        if (!*n) {
-            const struct money_currency_info *ci = money_by_num(e->currency);
-            char labels[64];
-            snprintf(labels, sizeof labels, "type=\"%s\",currency=\"%s\"", ledger_kind_name(e->kind),
-                     ci ? ci->code : "?");
-            *n = metric_counter(w->a->d.metrics, "payflow_transactions_total", "Journal entries committed.", labels);
-            *v = metric_counter(w->a->d.metrics, "payflow_transaction_minor_units_total",
-                                "Amounts of committed entries, in minor units of the currency.", labels);
-        }
-        metric_inc(*n, 1);
-        metric_inc(*v, (uint64_t)e->amount);
-    }
+    bool found = j->idem.replayed;
+    for (size_t i = 0; i < j->n_bookings; i++)
+        found |= j->booking[i].duplicate;
+    return found && j->err == PFE_OK && store_shared(w->a->d.store);
 }
 
-static void finish_all(struct job *list, enum pf_err failed)
+static void finish_all(struct writer *w, struct job *list, enum pf_err failed)
 {
     while (list) {
         struct job *j = list;
         list = j->next;
+        if (failed != PFE_OK && found_in_group(w, j)) {
+            j->err = PFE_INTERNAL; /* it may well stand: not "nothing was done" */
+            j->idem.replayed = false;
+        }
         /* refusals too: they were decided on what earlier jobs of the group did, and that did not happen */
         if (failed != PFE_OK && j->live && (j->err == PFE_OK || j->refusal)) {
-            j->err = failed;
+            j->err = failure(j, failed);
             j->refusal = false;
         }
+        for (size_t i = 0; i < j->n_bookings && j->err != PFE_OK && !j->refusal; i++)
+            j->booking[i].err = j->err;
         j->done(j);
     }
 }
@@ -430,7 +418,9 @@ static void rebuild(struct writer *w, struct job *j)
     }
     if (j->err == PFE_OK)
         j->err = store_account_get(w->a->d.store, j->user, j->currency, &j->account);
-    cache_del(w->a->d.cache, app_key_balance(key, j->user, j->currency));
+    const struct str k = app_key_balance(key, j->user, j->currency);
+    if (!cache_del_many(w->a->d.cache, &k, 1) && j->err == PFE_OK)
+        j->err = PFE_INTERNAL;
 }
 
 static int64_t first_seq(const struct job *j)
@@ -450,7 +440,7 @@ static enum pf_err render_answers(struct writer *w, struct job *list)
         j->render(j);
         if (j->idem.status == 0) /* half an answer must not be kept */
             return PFE_NOMEM;
-        if (!grow((void **)&w->idem, &w->cap_idem, w->n_idem + 1, sizeof *w->idem))
+        if (!writer_grow((void **)&w->idem, &w->cap_idem, w->n_idem + 1, sizeof *w->idem))
             return PFE_NOMEM;
         struct store_idem *i = &w->idem[w->n_idem++];
         *i = (struct store_idem){.principal = j->idem.principal,
@@ -463,15 +453,16 @@ static enum pf_err render_answers(struct writer *w, struct job *list)
     return PFE_OK;
 }
 
-static enum pf_err commit(struct writer *w, int64_t ts)
+static enum pf_err commit(struct writer *w)
 {
-    struct store_commit c = {.ts = ts,
+    struct store_commit c = {.ts = w->ts,
                              .entries = w->entries,
                              .n_entries = w->n_entries,
                              .slots = w->slots,
                              .n_slots = w->n_keys,
                              .idem = w->idem,
                              .n_idem = w->n_idem};
+    (void)writer_tickets_commit(w, &c);
     int64_t t0 = clock_mono(w->a->d.clock);
     enum pf_err e = store_group_commit(w->a->d.store, &c);
     int64_t dt = clock_mono(w->a->d.clock) - t0;
@@ -481,9 +472,10 @@ static enum pf_err commit(struct writer *w, int64_t ts)
     return e;
 }
 
-static bool has_work(const struct writer *w)
+static bool has_work(struct writer *w)
 {
-    if (w->n_entries || w->n_idem)
+    struct store_commit c;
+    if (w->n_entries || w->n_idem || writer_tickets_commit(w, &c))
         return true;
     for (size_t i = 0; i < w->n_keys; i++)
         if (w->slots[i].used)
@@ -508,14 +500,16 @@ static void process(struct writer *w, struct job *list)
         refuse_all(list);
         return;
     }
-    w->n_keys = w->n_entries = w->n_idem = w->n_asked = w->n_resolved = 0;
+    w->n_keys = w->n_entries = w->n_idem = w->n_asked = w->n_fences = w->n_resolved = 0;
+    w->replayed = false;
     if (w->slot_of.cap > SHRINK_OVER)
         map_u64_free(&w->slot_of);
     else
         map_u64_clear(&w->slot_of);
     arena_reset(&w->arena);
+    writer_tickets_begin(w, list);
     uint64_t n = 0;
-    bool live = false;
+    bool live = false, replays = false;
     for (struct job *j = list; j; j = j->next, n++) {
         if (j->kind == JOB_REBUILD)
             rebuild(w, j);
@@ -527,26 +521,41 @@ static void process(struct writer *w, struct job *list)
     w->groups++;
     enum pf_err e = PFE_OK;
     if (live) { /* perhaps with no accounts at all: a movement that names none is to be refused too */
-        int64_t first = 0, ts = app_now(a);
-        e = store_group_begin(a->d.store, w->keys, w->n_keys, w->asked, w->n_asked, w->slots, &first);
+        w->ts = app_now(a);
+        struct store_group_ask ask = {.keys = w->keys,
+                                      .n_keys = w->n_keys,
+                                      .idem = w->asked,
+                                      .n_idem = w->n_asked,
+                                      .fences = w->fences,
+                                      .n_fences = w->n_fences};
+        struct store_group g = {.slots = w->slots, .now_us = w->ts};
+        writer_tickets_ask(w, &ask, &g);
+        e = store_group_begin(a->d.store, &ask, &g);
+        w->first_seq = g.first_seq;
+        w->t->first_booking = g.first_booking;
+        w->t->now_us = g.now_us;
         if (e == PFE_OK) {
             for (struct job *j = list; j; j = j->next) {
+                if (j->live)
+                    fence_off(w, j);
                 if (j->live && store_shared(a->d.store))
                     look_again(w, j);
                 if (j->live)
-                    decide_job(w, j, first, ts);
+                    decide_job(w, j);
             }
             e = render_answers(w, list);
-            if (e == PFE_OK && has_work(w))
-                e = commit(w, ts); /* ends the group whatever it returns */
+            for (struct job *j = list; j; j = j->next)
+                replays |= found_in_group(w, j);
+            if (e == PFE_OK && (replays || has_work(w)))
+                e = commit(w); /* ends the group whatever it returns */
             else
                 store_group_abort(a->d.store);
         }
     }
     if (e == PFE_OK) {
         w->total_entries += w->n_entries;
-        forget_cached(w);
-        count_entries(w);
+        writer_count_entries(w);
+        writer_tickets_count(w);
     } else if (e == PFE_DISK_FULL && !w->full) {
         log_msg(LOG_ERROR, "the store has no room: writes are refused until there is some");
     } else if (e == PFE_INTERNAL && store_shared(a->d.store)) { /* the next group sees what became of it */
@@ -559,9 +568,21 @@ static void process(struct writer *w, struct job *list)
         log_msg(LOG_WARN, "the store has room again");
     if (e == PFE_DISK_FULL || w->n_entries)
         w->full = e == PFE_DISK_FULL;
-    finish_all(list, e);
+    /* also when the outcome is unknown, for it may be done */
+    if ((e == PFE_OK || (e == PFE_INTERNAL && !w->dead)) && !writer_forget_cached(w) && e == PFE_OK) {
+        log_msg(LOG_ERROR, "other instances cannot be told of a commit, nor that they cannot",
+                LOG_I("entries", w->n_entries));
+        e = PFE_INTERNAL;
+    }
+    finish_all(w, list, e);
     if (w->dead && a->d.on_fatal)
         a->d.on_fatal(a->d.fatal_ctx);
+}
+
+static size_t cost_of(const struct job *j)
+{
+    size_t n = j->kind == JOB_BOOKINGS ? j->n_bookings : j->n;
+    return n ? n : 1;
 }
 
 /* The jobs of the next group; NULL: none wait. Locked. */
@@ -571,7 +592,7 @@ static struct job *take_group(struct writer *w)
     int64_t now = clock_mono(w->a->d.clock);
     size_t jobs = 0, movements = 0;
     while (j && jobs < w->a->cfg.group_max) {
-        size_t cost = j->n ? j->n : 1;
+        size_t cost = cost_of(j);
         if (jobs && movements + cost > GROUP_MOVEMENTS_MAX)
             break;
         movements += cost;
@@ -649,6 +670,7 @@ struct writer *writer_new(struct app *a)
     map_u64_init(&w->slot_of);
     arena_init(&w->arena, NULL, 0, 256 << 20);
     struct metrics *m = a->d.metrics;
+    w->t = writer_tickets_new(m);
     w->h_batch = metric_histogram(m, "payflow_commit_entries", "Journal entries a group commit.", "",
                                   metric_bounds_pow2, metric_bounds_pow2_n, 1);
     w->h_commit =
@@ -657,8 +679,9 @@ struct writer *writer_new(struct app *a)
     w->h_wait = metric_histogram(m, "payflow_queue_wait_seconds", "Time a command waits for the ledger writer.", "",
                                  metric_bounds_us, metric_bounds_us_n, 1000000);
     metric_gauge_fn(m, "payflow_queue_depth", "Movements waiting for the ledger writer.", "", gauge_queued, a, 1);
-    if (!a->cfg.stepped && pthread_create(&w->thread, NULL, run, w) != 0) {
+    if (!w->t || (!a->cfg.stepped && pthread_create(&w->thread, NULL, run, w) != 0)) {
         a->writer = NULL;
+        writer_tickets_free(w->t);
         free(w);
         return NULL;
     }
@@ -684,8 +707,10 @@ void writer_free(struct writer *w)
     free(w->entries);
     free(w->idem);
     free(w->asked);
+    free(w->fences);
     free(w->undo);
     free(w->resolved);
+    writer_tickets_free(w->t);
     pthread_cond_destroy(&w->more);
     pthread_mutex_destroy(&w->lock);
     free(w);
@@ -694,7 +719,7 @@ void writer_free(struct writer *w)
 enum pf_err app_submit(struct app *a, struct job *j)
 {
     struct writer *w = a->writer;
-    size_t cost = j->n ? j->n : 1;
+    size_t cost = cost_of(j);
     if (w->dead)
         return PFE_UNAVAILABLE;
     j->next = NULL;

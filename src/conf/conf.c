@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/buf.h"
+#include "base/cidr.h"
 #include "conf/internal.h"
 
 enum {
@@ -149,7 +150,7 @@ static enum pf_err load_yaml(struct conf *c, const char *path, char why[CONF_WHY
 
     if (e != PFE_OK)
         return e;
-    e = conf_yaml(path, (struct str){text, n}, take_yaml, &y, why);
+    e = conf_yaml(path, (struct str){text, n}, take_yaml, &y, c, why);
     explicit_bzero(text, n);
     free(text);
     return e;
@@ -229,6 +230,7 @@ static enum pf_err load_flags(struct conf *c, const struct conf_input *in, char 
         case CONF_SECRET_FILE:
             e = set_from_file(c, id, f.value, CONF_FLAG, origin, why);
             break;
+        case CONF_MAP:
         case CONF_RESERVED:
         case CONF_UNKNOWN:
             e = conf_refuse(why, "%s is not supported by this build yet", origin);
@@ -268,6 +270,14 @@ static enum pf_err derive_listen(struct conf *c, char why[CONF_WHY_MAX])
     return PFE_OK;
 }
 
+bool conf_listen_has_port(const struct conf *c)
+{
+    char host[64];
+    bool loopback;
+    int64_t port;
+    return conf_parse_listen(str_c(c->listen), host, &loopback, &port) && port >= 0;
+}
+
 /* sqlite:DIR, sqlite:DIR/payflow.db, a server or nothing. The store keeps more than one file, so the name in DIR is its
  * own. */
 static enum pf_err derive_store(struct conf *c, char why[CONF_WHY_MAX])
@@ -302,6 +312,14 @@ static enum pf_err check_together(const struct conf *c, char why[CONF_WHY_MAX])
     if ((*c->tls_cert == '\0') != (*c->tls_key == '\0'))
         return conf_refuse(why, "%s is set without %s; HTTPS needs both", *c->tls_cert ? "TLS_CERT" : "TLS_KEY",
                            *c->tls_cert ? "TLS_KEY" : "TLS_CERT");
+    struct cidr_list proxies;
+    struct str bad;
+    if (!cidr_list_parse(str_c(c->trusted_proxies), &proxies, &bad))
+        return conf_refuse(why,
+                           "TRUSTED_PROXIES: \"%.*s\" is neither an address nor a network like 10.0.0.0/8, or there "
+                           "are more than %d (from %.60s)",
+                           (int)(bad.n < 50 ? bad.n : 50), bad.p ? bad.p : "", CIDR_LIST_MAX,
+                           c->values[CONF_TRUSTED_PROXIES].origin);
     if (c->env != CONF_ENV_DEV && c->bcrypt_cost < BCRYPT_COST_MIN_LIVE)
         return conf_refuse(why, "BCRYPT_COST must be at least %d unless ENV=dev (from %.100s)", BCRYPT_COST_MIN_LIVE,
                            c->values[CONF_BCRYPT_COST].origin);
@@ -375,6 +393,7 @@ void conf_free(struct conf *c)
         wipe_free(c->values[id].text);
         free(c->values[id].origin);
     }
+    conf_tree_free(c);
     free(c->store_path);
     free(c->redis.host);
     free(c->redis.user);

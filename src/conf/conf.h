@@ -42,6 +42,13 @@ struct conf_value {
 
 enum { CONF_REPLICAS = 8 };
 
+struct conf_leaf {
+    char *path; /* "load_balancer.backends.0.name" */
+    char *value;
+    char *origin; /* "payflow.yaml:3" */
+};
+enum { CONF_TREE_NAME = 64 };
+
 /* Strings are never NULL and owned by the struct. Ranges are those of params.def. */
 struct conf {
     int64_t port;
@@ -52,7 +59,9 @@ struct conf {
     const char *db_url;
     const char *db_host, *db_port, *db_user, *db_password, *db_name, *db_sslmode, *db_sslrootcert;
     int64_t db_max_open_conns, db_max_idle_conns;
-    int64_t db_conn_max_lifetime; /* seconds */
+    int64_t db_conn_max_lifetime;                  /* seconds */
+    int64_t db_connect_timeout, db_commit_timeout; /* seconds */
+    bool lb_enabled;
     struct {
         const char *host; /* "": there is none of that number */
         int64_t port, weight;
@@ -65,13 +74,18 @@ struct conf {
     int64_t bcrypt_cost;
     int64_t rate_limit; /* requests a minute per principal, 0: off */
     const char *allowed_origins;
+    const char *trusted_proxies; /* checked, see base/cidr.h */
     enum log_level log_level;
-    const char *tls_cert, *tls_key;         /* both or neither "" */
+    const char *tls_cert, *tls_key; /* both or neither "" */
+    int lb_algorithm;               /* in the order of its row, as the balancer's own */
+    const char *lb_health_check_path;
+    int64_t lb_health_check_interval;       /* seconds */
     int64_t shutdown_timeout, idle_timeout; /* seconds */
     int64_t max_connections;
     int64_t http_threads, worker_threads, hash_threads;
     int64_t cache_entries, cache_bytes;
     int64_t queue_capacity, group_max, flush_entries;
+    int64_t booking_hold; /* seconds */
 
     /* worked out from LISTEN with PORT, and from DB_URL with DATA_DIR */
     char listen_host[64]; /* numeric, without brackets */
@@ -86,6 +100,10 @@ struct conf {
         char *host, *user, *password;
         int port, db;
     } redis;
+
+    /* the maps of the YAML file, in its order, see conf_tree */
+    struct conf_leaf *tree;
+    size_t n_tree;
 
     struct conf_value values[CONF_COUNT];
     char *store_path; /* what store_dir points to */
@@ -121,6 +139,16 @@ enum pf_err conf_check_serve(const struct conf *c, char why[CONF_WHY_MAX]) MUSTC
 /* Wipes the secrets and frees all. Safe on a zeroed struct, and twice. */
 void conf_free(struct conf *c);
 
+/*
+ * The maps consul_config, resilience4j, retry, fallback and load_balancer of the YAML file, by path. Every value has
+ * passed its check (src/conf/tree.c lists them). conf_tree: its text, or NULL if it is not given. conf_tree_number: a
+ * number, a flag (0, 1), a choice (by its place), or a time in µs. conf_tree_child: the names below a path one after
+ * the other, *pos begins at 0; false: no more.
+ */
+const char *conf_tree(const struct conf *c, const char *path);
+int64_t conf_tree_number(const struct conf *c, const char *path, int64_t otherwise);
+bool conf_tree_child(const struct conf *c, const char *prefix, size_t *pos, char name[CONF_TREE_NAME]);
+
 struct conf_change {
     enum conf_id id;
     bool applied; /* false: a restart is needed, the running value stays */
@@ -130,6 +158,9 @@ struct conf_change {
  * Returns how many entries of ret are filled. `fresh` stays the caller's to free. Cannot fail.
  */
 size_t conf_reload(struct conf *c, struct conf *fresh, struct conf_change ret[CONF_COUNT]);
+
+/* Whether LISTEN names a port. */
+bool conf_listen_has_port(const struct conf *c);
 
 const char *conf_name(enum conf_id id); /* "PORT" */
 

@@ -28,6 +28,7 @@ enum conf_known {
     CONF_UNKNOWN,
     CONF_SETTING,
     CONF_SECRET_FILE, /* the NAME_FILE twin of a secret */
+    CONF_MAP,         /* in YAML: a map, read by conf_tree_read */
     CONF_RESERVED
 };
 /* What a name means; *ret_id is set for the first two kinds. Flags come without their dashes. */
@@ -43,12 +44,18 @@ bool conf_parse_listen(struct str s, char host[64], bool *ret_loopback, int64_t 
 /* What REDIS_URL and its kin add up to, into c->redis. */
 enum pf_err conf_derive_redis(struct conf *c, char why[CONF_WHY_MAX]) MUSTCHECK;
 
+/* The map behind a key that conf_lookup knows as CONF_MAP, from a yaml_parser_t that stands before it. */
+enum pf_err conf_tree_read(struct conf *c, const char *file, const char *key, void *parser,
+                           char why[CONF_WHY_MAX]) MUSTCHECK;
+void conf_tree_free(struct conf *c);
+
 /* Called for each setting of the file in order; value borrowed. Anything but PFE_OK stops the reading. */
 typedef enum pf_err conf_each(void *ctx, const char *key, const char *value, unsigned long line,
                               char why[CONF_WHY_MAX]);
-/* path: for messages; text: the whole file. Top-level scalars only; duplicate keys, lists, maps, aliases and second
-   documents are refused. */
-enum pf_err conf_yaml(const char *path, struct str text, conf_each *each, void *ctx, char why[CONF_WHY_MAX]) MUSTCHECK;
+/* path: for messages; text: the whole file. Top-level scalars go to `each`, the maps that are known into c; duplicate
+   keys, other lists and maps, aliases and second documents are refused. */
+enum pf_err conf_yaml(const char *path, struct str text, conf_each *each, void *ctx, struct conf *c,
+                      char why[CONF_WHY_MAX]) MUSTCHECK;
 
 /* The whole of a file of at most max bytes, NUL-terminated, for the caller to wipe and free. */
 enum pf_err conf_slurp(const char *path, size_t max, char **ret, size_t *ret_n, char why[CONF_WHY_MAX]) MUSTCHECK;

@@ -23,7 +23,7 @@ static const char *const reserved_names[] = {
 #include "conf/params.def"
 };
 
-static const char *const reserved_keys[] = {
+static const char *const map_keys[] = {
 #define K(key) #key,
 #include "conf/params.def"
 };
@@ -90,9 +90,9 @@ enum conf_known conf_lookup(struct str name, enum conf_spelling how, enum conf_i
     for (size_t i = 0; i < sizeof reserved_names / sizeof *reserved_names; i++)
         if (reserved_match(reserved_names[i], z))
             return CONF_RESERVED;
-    for (size_t i = 0; how == CONF_IN_YAML && i < sizeof reserved_keys / sizeof *reserved_keys; i++)
-        if (str_is(name, reserved_keys[i]))
-            return CONF_RESERVED;
+    for (size_t i = 0; how == CONF_IN_YAML && i < sizeof map_keys / sizeof *map_keys; i++)
+        if (str_is(name, map_keys[i]))
+            return CONF_MAP;
     return CONF_UNKNOWN;
 }
 
@@ -110,6 +110,7 @@ size_t conf_flag_width(const char *arg)
         return eq || conf_rows[id].type == CONF_BOOL ? 1 : 2;
     case CONF_SECRET_FILE:
     case CONF_RESERVED:
+    case CONF_MAP:
         return eq ? 1 : 2;
     case CONF_UNKNOWN:
         break;

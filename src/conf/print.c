@@ -88,6 +88,15 @@ static void print_json(const struct out *o, const struct conf *c)
         put_json(o, c->values[id].origin);
         put(o, "}");
     }
+    for (size_t i = 0; i < c->n_tree; i++) {
+        put(o, ",\n ");
+        put_json(o, c->tree[i].path);
+        put(o, ":{\"value\":");
+        put_json(o, c->tree[i].value);
+        put(o, ",\"origin\":");
+        put_json(o, c->tree[i].origin);
+        put(o, "}");
+    }
     put(o, "\n}\n");
 }
 
@@ -109,6 +118,12 @@ void conf_print(const struct conf *c, bool json, conf_sink *sink, void *ctx)
         put_padded(&o, conf_rows[id].name, 21);
         put_padded(&o, shown(c, (enum conf_id)id), widest + 2);
         put(&o, c->values[id].origin);
+        put(&o, "\n");
+    }
+    for (size_t i = 0; i < c->n_tree; i++) {
+        put_padded(&o, c->tree[i].path, 21);
+        put_padded(&o, c->tree[i].value, widest + 2);
+        put(&o, c->tree[i].origin);
         put(&o, "\n");
     }
 }
@@ -135,7 +150,8 @@ void conf_help(conf_sink *sink, void *ctx)
 {
     struct out o = {sink, ctx};
 
-    put(&o, "  --config FILE\n      YAML file of settings: the names below in lower case\n");
+    put(&o, "  --config FILE\n      YAML file of settings: the names below in lower case, and the maps "
+            "consul_config,\n      resilience4j, retry, fallback and load_balancer\n");
     for (unsigned id = 0; id < CONF_COUNT; id++) {
         const struct conf_row *row = &conf_rows[id];
         char flag[CONF_NAME_MAX];

@@ -8,6 +8,7 @@ struct reader {
     bool seen[CONF_COUNT];
     conf_each *each;
     void *ctx;
+    struct conf *conf;
     char *why;
 };
 
@@ -41,6 +42,14 @@ static bool is_null(const yaml_event_t *ev)
     return ev->data.scalar.style == YAML_PLAIN_SCALAR_STYLE && (s.n == 0 || str_is(s, "~") || str_is(s, "null"));
 }
 
+static bool is_map(const yaml_event_t *key)
+{
+    struct str s = {(const char *)key->data.scalar.value, key->data.scalar.length};
+    enum conf_id ignored;
+
+    return conf_lookup(s, CONF_IN_YAML, &ignored) == CONF_MAP;
+}
+
 static enum pf_err check_key(struct reader *r, const yaml_event_t *ev)
 {
     struct str key = {(const char *)ev->data.scalar.value, ev->data.scalar.length};
@@ -51,6 +60,8 @@ static enum pf_err check_key(struct reader *r, const yaml_event_t *ev)
         return conf_refuse(r->why, "%s:%lu: unknown key \"%.64s\"", r->path, line_of(ev), key.p);
     case CONF_RESERVED:
         return conf_refuse(r->why, "%s:%lu: %.64s is not supported by this build yet", r->path, line_of(ev), key.p);
+    case CONF_MAP:
+        break;
     case CONF_SETTING:
     case CONF_SECRET_FILE:
         if (r->seen[id])
@@ -96,7 +107,8 @@ static enum pf_err read_map(struct reader *r)
         if (!end && ev.type != YAML_SCALAR_EVENT)
             e = conf_refuse(r->why, "%s:%lu: a key must be a plain name", r->path, line_of(&ev));
         else if (!end && (e = check_key(r, &ev)) == PFE_OK)
-            e = read_value(r, (const char *)ev.data.scalar.value);
+            e = is_map(&ev) ? conf_tree_read(r->conf, r->path, (const char *)ev.data.scalar.value, &r->parser, r->why)
+                            : read_value(r, (const char *)ev.data.scalar.value);
         yaml_event_delete(&ev);
     }
     return e;
@@ -126,9 +138,10 @@ static enum pf_err read_stream(struct reader *r)
     }
 }
 
-enum pf_err conf_yaml(const char *path, struct str text, conf_each *each, void *ctx, char why[CONF_WHY_MAX])
+enum pf_err conf_yaml(const char *path, struct str text, conf_each *each, void *ctx, struct conf *c,
+                      char why[CONF_WHY_MAX])
 {
-    struct reader r = {.path = path, .each = each, .ctx = ctx, .why = why};
+    struct reader r = {.path = path, .each = each, .ctx = ctx, .conf = c, .why = why};
     enum pf_err e;
 
     if (!yaml_parser_initialize(&r.parser)) {

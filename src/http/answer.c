@@ -21,7 +21,7 @@ static bool is_set(const struct request *r, const char *name)
 
 static void add_default(struct request *r, struct answer *a, const char *name, const char *value)
 {
-    if (r->n_set == 0 || !is_set(r, name))
+    if ((r->n_set == 0 || !is_set(r, name)) && !(a->relay && relay_has(a->relay, name)))
         add(a, name, value);
 }
 
@@ -43,6 +43,8 @@ static void add_cors(struct request *r, struct answer *a)
 {
     const struct http_server *s = r->server;
     struct str origin = r->known[H_ORIGIN];
+    if (a->relay && relay_has(a->relay, "Access-Control-Allow-Origin"))
+        return;
     if (!s->origins || origin.n == 0 || r->known_n[H_ORIGIN] != 1 || !(s->any_origin || origin_allowed(s, origin)))
         return;
     const char *allow = s->any_origin ? "*" : arena_strdup(&r->pub.arena, origin).p;
@@ -87,12 +89,13 @@ void answer_headers(struct request *r, struct answer *a)
     add(a, "X-Request-Id", r->id_text);
     if (r->pub.traceparent.n)
         add(a, "traceparent", r->trace_text);
-    add_default(r, a, "Cache-Control", a->cache_control ? a->cache_control : "no-store");
+    if (!a->relay) /* what may be kept is for its origin to say */
+        add_default(r, a, "Cache-Control", a->cache_control ? a->cache_control : "no-store");
     add_default(r, a, "X-Content-Type-Options", "nosniff");
     add_default(r, a, "X-Frame-Options", "DENY");
     add_default(r, a, "Referrer-Policy", "no-referrer");
     add_default(r, a, "Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'");
-    if (s->tls)
+    if (r->pub.https)
         add_default(r, a, "Strict-Transport-Security", "max-age=31536000");
     bool vary_origin = s->origins && !s->any_origin;
     if (vary_origin || a->vary_encoding)

@@ -38,6 +38,7 @@ struct http_route {
     const char *pattern; /* "/api/users/{id}"; "{rest...}" as the last segment takes all that follows */
     size_t body_max;     /* bytes; 0: HTTP_BODY_DEFAULT */
     const void *data;    /* the caller's row */
+    bool relayed;        /* see http/relay.h */
 };
 
 struct http_pair {
@@ -54,9 +55,14 @@ struct http_req {
     const struct http_pair *query;      /* percent-decoded, valid UTF-8, '+' is a space; a name occurs once */
     unsigned n_query;
     struct str body;
+    struct str target;      /* path and query as sent */
+    bool head;              /* HEAD */
+    struct http_stream *up; /* a relayed body that still arrives; else NULL */
+    int64_t body_length;    /* of `up`; -1: chunked */
     struct str request_id;  /* <= 64 safe bytes */
     struct str traceparent; /* valid W3C trace context, with our own span id; or empty */
-    char peer[46];          /* client address text, without the port */
+    char peer[46];          /* client address text, without the port: as a trusted proxy says, else the connection's */
+    bool https;             /* the client speaks HTTPS, to us or to a trusted proxy */
     int64_t start_us;       /* monotonic */
     struct arena arena;     /* for the request; limit 64 MiB for large bodies, 8 MiB otherwise */
 
@@ -77,6 +83,7 @@ struct http_config {
     unsigned idle_timeout_s;         /* for headers, bodies and idle keep-alive */
     const char *tls_cert, *tls_key;  /* PEM files; both or neither. TLS 1.2 and newer. */
     const char *allowed_origins;     /* comma-separated, "*" for all, "" for none; copied */
+    const char *trusted_proxies;     /* addresses and networks as base/cidr.h reads them; "" or NULL for none */
     const struct http_route *routes; /* borrowed for the server's life */
     size_t n_routes;
     void (*handler)(struct http_req *r);

@@ -9,7 +9,9 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "base/cidr.h"
 #include "http/http.h"
+#include "http/relay.h"
 #include "http/router.h"
 
 enum {
@@ -81,7 +83,8 @@ struct http_server {
     void *ctx;
     struct metrics *metrics;
     const struct clock *clock;
-    char *origins; /* allowed_origins; NULL: none */
+    char *origins;            /* allowed_origins; NULL: none */
+    struct cidr_list proxies; /* whose X-Forwarded-* count */
     bool any_origin, tls, access_log;
     unsigned max_connections;
     int listen_fd; /* MHD closes it */
@@ -137,6 +140,8 @@ struct request {
     bool close;             /* close after the answer */
     bool late;              /* begun when the server was stopping already */
     bool arriving, counted; /* in io->arriving, io->in_flight */
+    bool uploading;         /* the handler has been called, and the body still arrives */
+    uint64_t paused;        /* when the body had to wait, as watch.now; 0: it does not */
     void (*resumed)(struct http_req *r);
 
     /* what has been sent */
@@ -193,15 +198,43 @@ void reply_options(struct request *r);
  * memory, or the client does not take it all at once. */
 bool reply_as_bytes(struct request *r, enum pf_err e, const char *detail, int fd);
 
+/* stream.c: the connection's end of a stream, on its I/O thread. _put takes less than n after it has suspended the
+ * connection; _put_end suspends it unless the answer is there; _close returns whether it is. _read is a content reader
+ * of MHD. */
+void stream_attach(struct http_stream *s, struct MHD_Connection *conn);
+void stream_waker(struct http_stream *s, void (*wake)(void *ctx), void *ctx);
+size_t stream_put(struct http_stream *s, const char *p, size_t n, bool *ret_answered);
+bool stream_put_end(struct http_stream *s);
+bool stream_close(struct http_stream *s);
+ssize_t stream_read(void *cls, uint64_t pos, char *out, size_t max);
+
+/* relay.c. Whether the body is handed on as it comes; one piece of it, with what is left for later in *n (false: close
+ * the connection); its end. */
+bool relay_streams(const struct request *r);
+bool relay_body(struct request *r, const char *p, size_t *n);
+void relay_body_end(struct request *r);
+/* The request is over. True: its `resumed` has still to run. */
+bool relay_close(struct request *r);
+struct answer;
+struct MHD_Response *relay_response(const struct request *r, const struct answer *a);
+bool relay_has(const struct http_relay *relay, const char *name);
+
+/* server.c: calls the handler, or answers in its place. */
+void request_dispatch(struct request *r);
+void request_run(struct request *r, void (*fn)(struct http_req *r));
+
 /* answer.c: the headers that go with an answer. content_type NULL: none. */
 struct answer {
     int status;
     const char *content_type, *content_encoding, *etag, *cache_control;
     bool vary_encoding;
     struct str body;
+    const struct http_relay *relay; /* NULL: it is our own */
     struct set_header headers[ANSWER_HEADERS_MAX];
     unsigned n_headers;
 };
+/* reply.c: hands it over, and books it. */
+void reply_finish(struct request *r, struct answer *a);
 void answer_headers(struct request *r, struct answer *a);
 /* "GET, HEAD, POST, OPTIONS": what the path takes. */
 const char *answer_allow(struct request *r);

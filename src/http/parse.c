@@ -176,6 +176,7 @@ static bool split_target(struct request *r, struct str *ret_query)
     if (t.n == 0 || (t.p[0] != '/' && !(r->verb == VERB_OPTIONS && str_is(t, "*"))))
         return refuse(r, PFE_BAD_REQUEST, "The request target is not a path.");
     r->pub.path = t;
+    r->pub.target = (struct str){t.p, ret_query->p ? (size_t)(ret_query->p + ret_query->n - t.p) : t.n};
     return true;
 }
 
@@ -202,7 +203,9 @@ static void find_route(struct request *r)
     memcpy(r->pub.params, m.params, sizeof r->pub.params);
     if (route->body_max)
         r->body_max = route->body_max;
-    if (r->body_max > HTTP_BODY_DEFAULT)
+    if (route->relayed)
+        r->body_max = SIZE_MAX;
+    if (r->body_max > HTTP_BODY_DEFAULT && !route->relayed)
         r->pub.arena.limit = 64u << 20;
 }
 
@@ -248,6 +251,8 @@ static bool parse_query(struct request *r, struct str q)
 bool request_is_json(const struct request *r)
 {
     struct str ct = r->known[H_CONTENT_TYPE], coding = r->known[H_CONTENT_ENCODING];
+    if (r->pub.route && r->pub.route->relayed)
+        return true; /* of whatever type: its own server judges it */
     if (r->known_n[H_CONTENT_TYPE] != 1 || (coding.n > 0 && !str_eq_nocase(coding, STR("identity"))))
         return false;
     const char *semicolon = memchr(ct.p, ';', ct.n);
@@ -293,7 +298,8 @@ bool request_parse(struct request *r, const char *method, const char *version)
     if (str_is(r->pub.path, "*"))
         return true;
     find_route(r);
-    if (r->refusal == PFE_OK && r->verb != VERB_OPTIONS)
+    r->pub.head = r->verb == VERB_HEAD;
+    if (r->refusal == PFE_OK && r->verb != VERB_OPTIONS && !r->pub.route->relayed)
         parse_query(r, query);
     return true;
 }
@@ -310,6 +316,7 @@ void request_detach(struct request *r)
     const char *to = arena_strdup(&r->pub.arena, r->raw).p;
     struct http_pair *query = (struct http_pair *)r->pub.query; /* made here, in the arena */
     rebase(&r->pub.path, r->raw, to);
+    rebase(&r->pub.target, r->raw, to);
     for (unsigned i = 0; i < HTTP_PARAMS_MAX; i++)
         rebase(&r->pub.params[i], r->raw, to);
     for (unsigned i = 0; i < r->pub.n_query; i++) {

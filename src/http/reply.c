@@ -33,11 +33,14 @@ void http_set_header(struct http_req *pub, const char *name, struct str value)
  * bytes: so nothing is copied. */
 static bool queue(struct request *r, const struct answer *a)
 {
-    struct MHD_Response *m =
-        MHD_create_response_from_buffer(a->body.n, (void *)(a->body.n ? a->body.p : ""), MHD_RESPMEM_PERSISTENT);
+    struct MHD_Response *m = a->relay ? relay_response(r, a)
+                                      : MHD_create_response_from_buffer(a->body.n, (void *)(a->body.n ? a->body.p : ""),
+                                                                        MHD_RESPMEM_PERSISTENT);
     if (!m)
         return false;
     bool ok = true;
+    for (unsigned i = 0; a->relay && i < a->relay->n_headers; i++)
+        ok &= MHD_add_response_header(m, a->relay->headers[i].name.p, a->relay->headers[i].value.p) == MHD_YES;
     for (unsigned i = 0; i < a->n_headers; i++)
         ok &= MHD_add_response_header(m, a->headers[i].name, a->headers[i].value) == MHD_YES;
     ok = ok && MHD_queue_response(r->conn, (unsigned)a->status, m) == MHD_YES;
@@ -62,6 +65,8 @@ static bool send_as_bytes(struct request *r, struct answer *a, int fd)
         buf_printf(&head, "Content-Length: %zu\r\n", a->body.n);
     for (unsigned i = 0; i < a->n_headers; i++)
         buf_printf(&head, "%s: %s\r\n", a->headers[i].name, a->headers[i].value);
+    for (unsigned i = 0; a->relay && i < a->relay->n_headers; i++)
+        buf_printf(&head, "%s: %s\r\n", a->relay->headers[i].name.p, a->relay->headers[i].value.p);
     buf_puts(&head, "\r\n");
     struct iovec parts[2] = {{head.p, head.n}, {(void *)a->body.p, r->verb == VERB_HEAD ? 0 : a->body.n}};
     struct msghdr message = {.msg_iov = parts, .msg_iovlen = 2};
@@ -71,7 +76,19 @@ static bool send_as_bytes(struct request *r, struct answer *a, int fd)
     return ok;
 }
 
-static void finish(struct request *r, struct answer *a)
+/* While the body still arrives, MHD takes no answer: see body.c. */
+static void finish_early(struct request *r, struct answer *a)
+{
+    r->uploading = false;
+    r->failed = r->server->tls || !r->client || (a->relay && a->relay->down) || !send_as_bytes(r, a, r->client->fd);
+    if (r->failed)
+        return;
+    shutdown(r->client->fd, SHUT_WR);
+    r->body_max = r->body_seen;
+    r->phase = PHASE_LINGER;
+}
+
+void reply_finish(struct request *r, struct answer *a)
 {
     if (r->phase == PHASE_REPLIED)
         return;
@@ -80,13 +97,15 @@ static void finish(struct request *r, struct answer *a)
     r->phase = PHASE_REPLIED;
     if (r->orphan)
         return;
-    if (!r->gone) {
+    if (r->uploading) {
+        finish_early(r, a);
+    } else if (!r->gone) {
         answer_headers(r, a);
         r->failed = !queue(r, a);
         /* MHD allocates each header; one piece may be had when some of those were not */
         if (r->failed && r->client && !r->server->tls)
             (void)send_as_bytes(r, a, r->client->fd);
-    } else if (r->client && !r->server->tls) {
+    } else if (r->client && !r->server->tls && !(a->relay && a->relay->down)) {
         /* What MHD takes for the client's end may be the end of its sending only (RFC 9112 9.6), and it may have moved
          * money: the socket is still open. */
         (void)send_as_bytes(r, a, r->client->fd);
@@ -102,10 +121,10 @@ static bool is_json_type(const char *type)
     return type == http_json || type == problem_json || (type && strstr(type, "json"));
 }
 
-static bool sets_encoding(const struct request *r)
+static bool sets(const struct request *r, const char *name)
 {
     for (unsigned i = 0; i < r->n_set; i++) {
-        if (str_eq_nocase(str_c(r->set[i].name), STR("content-encoding")))
+        if (str_eq_nocase(str_c(r->set[i].name), str_c(name)))
             return true;
     }
     return false;
@@ -117,14 +136,14 @@ static void finish_body(struct request *r, int status, const char *content_type,
     if (status == 204 || status == 304) {
         a.content_type = NULL;
         a.body = STR_NONE;
-    } else if (body.n > GZIP_LEAST && is_json_type(content_type) && !r->orphan && !sets_encoding(r)) {
+    } else if (body.n > GZIP_LEAST && is_json_type(content_type) && !r->orphan && !sets(r, "content-encoding")) {
         a.vary_encoding = true;
         if (accepts_gzip(r->known[H_ACCEPT_ENCODING]) && request_deflate(r, body)) {
             a.content_encoding = "gzip";
             a.body = buf_as_str(&r->zip);
         }
     }
-    finish(r, &a);
+    reply_finish(r, &a);
 }
 
 void http_reply(struct http_req *r, int status, const char *content_type, struct str body)
@@ -188,7 +207,7 @@ void http_reply_static(struct http_req *pub, int status, const char *content_typ
         }
         a.body = buf_as_str(&r->zip);
     }
-    finish(r, &a);
+    reply_finish(r, &a);
 }
 
 /* "transactions.3.amount" is three parts of which the second is an index. */
@@ -282,7 +301,7 @@ static void set_problem_headers(struct request *r, enum pf_err e, int retry_afte
                         e == PFE_BAD_CREDENTIALS
                             ? STR("Bearer realm=\"payflow\", error=\"invalid_token\", ApiKey realm=\"payflow\"")
                             : STR("Bearer realm=\"payflow\", ApiKey realm=\"payflow\""));
-    if (status == 405)
+    if (status == 405 && !sets(r, "allow"))
         http_set_header(&r->pub, "Allow", str_c(answer_allow(r)));
     if (status == 429 || status == 503 || retry_after_s > 0) {
         int n = snprintf(r->retry_text, sizeof r->retry_text, "%d", retry_after_s > 0 ? retry_after_s : 1);
@@ -325,7 +344,7 @@ void reply_options(struct request *r)
     struct answer a = {.status = 204};
     http_set_header(&r->pub, "Allow",
                     r->routes ? str_c(answer_allow(r)) : STR("GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS"));
-    finish(r, &a);
+    reply_finish(r, &a);
 }
 
 bool reply_as_bytes(struct request *r, enum pf_err e, const char *detail, int fd)

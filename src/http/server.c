@@ -27,6 +27,7 @@
 
 #include "base/log.h"
 #include "http/internal.h"
+#include "http/proxies.h"
 
 enum {
     THREADS_MAX = 64,
@@ -119,7 +120,7 @@ static void request_keep(struct request *r)
 
 /* ---- handling */
 
-static void run(struct request *r, void (*fn)(struct http_req *r))
+void request_run(struct request *r, void (*fn)(struct http_req *r))
 {
     r->phase = PHASE_RUNNING;
     fn(&r->pub);
@@ -134,7 +135,7 @@ void request_arrived(struct request *r)
 }
 
 /* The whole request is there. */
-static void dispatch(struct request *r)
+void request_dispatch(struct request *r)
 {
     struct http_server *s = r->server;
     watch_pause(r->client);
@@ -158,7 +159,7 @@ static void dispatch(struct request *r)
         reply_refusal(r, PFE_DRAINING, NULL);
         return;
     }
-    run(r, s->handler);
+    request_run(r, s->handler);
 }
 
 /* After the handler or `resumed` returned. The phase is this thread's to read, whoever has the rest of r now. */
@@ -166,11 +167,12 @@ static enum MHD_Result after_run(struct request *r)
 {
     if (r->phase == PHASE_RUNNING)
         reply_refusal(r, PFE_INTERNAL, NULL);
-    return r->phase == PHASE_REPLIED && r->failed ? MHD_NO : MHD_YES;
+    return (r->phase == PHASE_REPLIED || r->phase == PHASE_LINGER) && r->failed ? MHD_NO : MHD_YES;
 }
 
 static enum MHD_Result on_headers(struct request *r, const char *method, const char *version)
 {
+    const struct http_server *s = r->server;
     /* Either stop waits for this request, or this thread sees that stop has begun. */
     r->arriving = true;
     atomic_store(&r->io->arriving, atomic_load_explicit(&r->io->arriving, memory_order_relaxed) + 1);
@@ -186,7 +188,11 @@ static enum MHD_Result on_headers(struct request *r, const char *method, const c
         r->query_mark[1] = r->query_first;
     }
     r->phase = PHASE_READING;
-    if (!request_parse(r, method, version)) {
+    bool parsed = request_parse(r, method, version), https = false;
+    if (s->proxies.n)
+        proxies_resolve(&s->proxies, r->headers, r->n_headers, r->pub.peer, &https);
+    r->pub.https = s->tls || https;
+    if (!parsed) {
         r->close = true;
         reply_refusal(r, r->refusal, r->refusal_detail);
         return r->failed ? MHD_NO : MHD_YES;
@@ -226,6 +232,8 @@ static enum MHD_Result on_access(void *cls, struct MHD_Connection *conn, const c
         return on_headers(r, method, version);
     case PHASE_READING:
     case PHASE_LINGER:
+        if (*n > 0 && r->phase == PHASE_READING && (r->pub.up || relay_streams(r)))
+            return relay_body(r, data, n) ? MHD_YES : MHD_NO;
         if (*n > 0) {
             size_t got = *n;
             *n = 0;
@@ -233,10 +241,13 @@ static enum MHD_Result on_access(void *cls, struct MHD_Connection *conn, const c
         }
         if (r->phase == PHASE_LINGER)
             return MHD_NO;
-        dispatch(r);
+        if (r->pub.up)
+            relay_body_end(r);
+        else
+            request_dispatch(r);
         return after_run(r);
     case PHASE_SUSPENDED:
-        run(r, r->resumed);
+        request_run(r, r->resumed);
         return after_run(r);
     case PHASE_RUNNING:
     case PHASE_REPLIED:
@@ -270,7 +281,7 @@ void http_suspend(struct http_req *pub, void (*resumed)(struct http_req *r))
 static bool run_gone(struct request *r)
 {
     let_go = false;
-    run(r, r->resumed);
+    request_run(r, r->resumed);
     return !let_go;
 }
 
@@ -331,6 +342,10 @@ static void on_completed(void *cls, struct MHD_Connection *conn, void **context,
     request_arrived(r);
     struct io *io = r->io;
     bool counted = r->counted, ours = true;
+    if (relay_close(r))
+        r->phase = PHASE_SUSPENDED;
+    else if (r->uploading)
+        r->phase = PHASE_RUNNING;      /* what it was handled for goes on without it */
     if (r->phase == PHASE_SUSPENDED) { /* resumed, but the client had gone before `resumed` could run */
         r->gone = true;
         ours = run_gone(r);
@@ -449,6 +464,12 @@ static struct http_server *server_new(const struct http_config *c, char why[256]
         s->io[i].server = s;
         s->io[i].pulse = -1;
         io_seed(&s->io[i]);
+    }
+    struct str bad;
+    if (!cidr_list_parse(str_c(c->trusted_proxies), &s->proxies, &bad)) {
+        snprintf(why, 256, "\"%.*s\" is no address or network of a proxy", (int)(bad.n < 60 ? bad.n : 60), bad.p);
+        server_free(s);
+        return NULL;
     }
     struct str origins = str_trim(str_c(c->allowed_origins));
     s->any_origin = str_is(origins, "*");

@@ -169,8 +169,8 @@ int run_migrate(const struct conf *c, const struct options *o)
         if (m[i].applied && i)
             to = m[i - 1].version;
     e = main_store_migrate(c, to, why);
-    if (e != PFE_OK)
-        return complain(PFE_UNAVAILABLE, why);
+    if (e != PFE_OK) /* what stands in the way of going down is what was recorded, not a setting */
+        return complain(down ? PFE_UNAVAILABLE : e, why);
     return migrate_status(c, o->json);
 }
 

@@ -25,7 +25,10 @@ static const struct command commands[] = {
      "Opens the store (creating and migrating it as needed), serves until SIGTERM or SIGINT, then drains: readiness "
      "fails\n"
      "first, running requests finish within SHUTDOWN_TIMEOUT. SIGHUP reloads LOG_LEVEL and RATE_LIMIT.\n\n"
-     "  --role all|api   what to serve; all is the default\n"},
+     "  --role all|api   what to serve; all is the default\n"
+     "  --role gateway   no store of its own: passes requests on to the services (port 3000 unless PORT or LISTEN "
+     "says\n"
+     "                   another); SIGHUP reloads its backends. See docs/gateway.md\n"},
     {"migrate", "up|down|status", run_migrate, 1, 1, "change the store's schema, or show it",
      "up applies what is missing; down takes back the newest migration, and is refused where it would drop journal "
      "entries.\n"
@@ -51,6 +54,17 @@ static const struct command commands[] = {
     {"restore", "FILE", run_restore, 1, 1, "put a backup in place",
      "  --verify   prove the copy, as `payflow verify` does, before it is put in place\n\n"
      "The data directory must hold no store.\n"},
+    {"copy", "", run_copy, 0, 0, "move an embedded store to PostgreSQL",
+     "  --from sqlite:DIR     the embedded store; DATA_DIR unless given\n"
+     "  --to postgres://…     the database; DB_URL or DB_HOST unless given. DB_PASSWORD, DB_SSLMODE and "
+     "DB_SSLROOTCERT\n"
+     "                        go before what it says, so that no password needs to stand on the command line\n\n"
+     "Proves the embedded store, copies all of it into an empty database (the schema is made if there is none), "
+     "compares\n"
+     "every row, and verifies, all in one transaction: whatever happens before its end, the database is empty. The "
+     "server\n"
+     "must be stopped; its store is not changed. Exit 78 when one of the two cannot be used so, 1 on any "
+     "difference.\n"},
     {"config print", "", run_config_print, 0, 0, "show each setting and where it came from", "Secrets are masked.\n"},
     {"bench", "", run_bench, 0, 0, "measure the ledger in a scratch store, without HTTP",
      "  --entries N   transfers in all; 200000 is the default\n"
@@ -124,6 +138,12 @@ static bool number(const char *text, int64_t least, int64_t *ret)
     return str_to_i64(str_c(text), ret) && *ret >= least;
 }
 
+static bool take_role(const char *v, struct options *o)
+{
+    o->gateway = strcmp(v, "gateway") == 0;
+    return o->gateway || strcmp(v, "all") == 0 || strcmp(v, "api") == 0;
+}
+
 /* 0: taken; 1: not an option of ours; 2: bad value. */
 static int take_option(char **argv, int argc, int *i, struct options *o)
 {
@@ -143,7 +163,7 @@ static int take_option(char **argv, int argc, int *i, struct options *o)
         o->csv = strcmp(v, "csv") == 0;
         return o->csv || strcmp(v, "ndjson") == 0 ? 0 : 2;
     } else if ((v = option_value(argv, argc, i, "--role")))
-        return strcmp(v, "all") == 0 || strcmp(v, "api") == 0 ? 0 : 2;
+        return take_role(v, o) ? 0 : 2;
     else if ((v = option_value(argv, argc, i, "--after-seq")))
         return number(v, 0, &o->after_seq) ? 0 : 2;
     else if ((v = option_value(argv, argc, i, "--entries")))
@@ -156,6 +176,10 @@ static int take_option(char **argv, int argc, int *i, struct options *o)
         o->email = v;
     else if ((v = option_value(argv, argc, i, "--password-file")))
         o->password_file = v;
+    else if ((v = option_value(argv, argc, i, "--from")))
+        o->from = v;
+    else if ((v = option_value(argv, argc, i, "--to")))
+        o->to = v;
     else
         return 1;
     return 0;
@@ -237,7 +261,7 @@ static int run(int argc, char **argv, const char **settings)
         fprintf(stderr, "payflow: %s\n", why);
         return EXIT_CONF;
     }
-    int code = c->run ? c->run(&conf, &o) : run_serve(&conf, &in);
+    int code = c->run ? c->run(&conf, &o) : o.gateway ? run_gateway(&conf, &in) : run_serve(&conf, &in);
     if (fflush(stdout) != 0 && code == EXIT_OK)
         code = EXIT_FAILED;
     conf_free(&conf);

@@ -5,6 +5,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "resilience/balancer.h"
+#include "resilience/breaker.h"
+#include "resilience/fallback.h"
+#include "resilience/retry.h"
 #include "conf/conf.h"
 
 enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_CONF = CONF_EXIT };
@@ -13,18 +17,20 @@ enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_CONF = CONF_EXIT };
 struct options {
     const char *words[4]; /* command, subcommand, operands */
     unsigned n_words;
-    bool json, csv, help, verify, write, api_key;
-    const char *username, *email, *password_file;
+    bool json, csv, help, verify, write, api_key, gateway;
+    const char *username, *email, *password_file, *from, *to;
     int64_t after_seq, entries, group;
 };
 
 int run_serve(const struct conf *c, const struct conf_input *in);
+int run_gateway(const struct conf *c, const struct conf_input *in); /* serve --role gateway */
 int run_migrate(const struct conf *c, const struct options *o);
 int run_verify(const struct conf *c, const struct options *o);
 int run_replay(const struct conf *c, const struct options *o);
 int run_journal_export(const struct conf *c, const struct options *o);
 int run_backup(const struct conf *c, const struct options *o);
 int run_restore(const struct conf *c, const struct options *o);
+int run_copy(const struct conf *c, const struct options *o);
 int run_create_admin(const struct conf *c, const struct options *o);
 int run_config_print(const struct conf *c, const struct options *o);
 int run_bench(const struct conf *c, const struct options *o);
@@ -33,16 +39,30 @@ int run_bench(const struct conf *c, const struct options *o);
    0600). false and one line in why; the result holds at most cap bytes. */
 bool main_jwt_secret(const struct conf *c, char *out, size_t cap, size_t *ret_n, char why[256]);
 
+/* What the settings say of these (conf/parts.h), over what the part has of its own; instance: of params.def, or the
+   name of a backend of load_balancer (resilience.c). */
+struct breaker_config main_breaker(const struct conf *c, const char *instance, struct breaker_config own);
+struct retry_config main_retry(const struct conf *c, struct retry_config own);
+struct fallback_config main_fallback(const struct conf *c); /* its strings are c's */
+enum balancer_algorithm main_algorithm(const struct conf *c);
+/* Whether they go together. false: one line in why. */
+bool main_resilience_fits(const struct conf *c, char why[256]);
+
 struct metrics;
 struct pool;
 struct cache;
 struct store;
+struct store_copy;
 
 /* The store that the settings name (store.c). Errors are the engines' own: PFE_WRONG_STATE is for somebody to mend. */
 enum pf_err main_store_open(const struct conf *c, bool inspect, struct metrics *m, struct store **ret,
                             char why[256]) MUSTCHECK;
 enum pf_err main_store_rebuild(const struct conf *c, int64_t *ret_entries, char why[256]) MUSTCHECK;
 enum pf_err main_store_migrate(const struct conf *c, int to, char why[256]) MUSTCHECK;
+/* store_copy (store/copy.h) to the PostgreSQL of the settings, or to the one of url (may be NULL), of which then only
+   the password and how TLS is used come from the settings, if they say so. */
+enum pf_err main_store_copy(const struct conf *c, const char *dir, const char *url, struct store_copy *ret,
+                            char why[256]) MUSTCHECK;
 enum { MAIN_MIGRATIONS_MAX = 64 };
 struct main_migration { /* as sqlite_migration and postgres_migration */
     int version;

@@ -21,6 +21,7 @@
 #include "codec/crypt.h"
 #include "base/rand.h"
 #include "http/http.h"
+#include "worker/lease.h"
 #include "worker/scheduler.h"
 
 enum { WORK_QUEUE = 8192, HASH_QUEUE = 256 };
@@ -38,7 +39,7 @@ struct server {
     struct app *app;
     struct api *api;
     struct http_server *http;
-    struct scheduler *scheduler;
+    struct ticker *keeper, *scheduler;
     _Atomic bool draining, fatal;
 };
 
@@ -120,9 +121,23 @@ static unsigned connections_within(int64_t wanted)
     return (unsigned)room;
 }
 
+static bool say_word(void *ctx, const char *process, const char *word, struct cache_words *ret)
+{
+    struct store_words w;
+    if (store_word_say(ctx, process, word, &w) != PFE_OK)
+        return false;
+    *ret = (struct cache_words){.apart = w.apart, .speaking = w.speaking, .fresh = w.fresh};
+    return true;
+}
+
+static void end_word(void *ctx, const char *process)
+{
+    store_word_end(ctx, process);
+}
+
 /* The shared tier behind the local one, which it takes over. Values of another build may be laid out differently, so it
  * is part of what they are signed with. */
-static struct cache *cache_shared(const struct conf *c, struct str secret, struct cache *local)
+static struct cache *cache_tiers(const struct conf *c, struct str secret, struct cache *local, struct store *store)
 {
     struct cache_redis_options o = {.host = c->redis.host,
                                     .port = c->redis.port,
@@ -131,7 +146,12 @@ static struct cache *cache_shared(const struct conf *c, struct str secret, struc
                                     .db = c->redis.db,
                                     .pool_size = (unsigned)c->redis_pool_size,
                                     .min_idle = (unsigned)c->redis_min_idle_conns,
-                                    .local = local};
+                                    .local = local,
+                                    .say = store_shared(store) ? say_word : NULL,
+                                    .end = end_word,
+                                    .ctx = store};
+    struct breaker_config breaker = main_breaker(c, "redis", cache_redis_breaker());
+    o.breaker = &breaker;
     hmac_sha256(secret, str_c(main_build()), o.secret);
     struct cache *both = cache_redis_new(&o);
     explicit_bzero(o.secret, sizeof o.secret);
@@ -158,7 +178,7 @@ static int start(struct server *s, const struct conf *c)
         .max_entries = (uint64_t)c->cache_entries, .max_bytes = (uint64_t)c->cache_bytes, .clock = clock_system()};
     s->cache = cache_local_new(&co);
     if (s->cache && c->redis.used) {
-        struct cache *both = cache_shared(c, (struct str){secret, secret_n}, s->cache);
+        struct cache *both = cache_tiers(c, (struct str){secret, secret_n}, s->cache, s->store);
         if (!both)
             return fail(why);
         s->cache = both;
@@ -180,8 +200,10 @@ static int start(struct server *s, const struct conf *c)
                             .jwt_secret = {secret, secret_n},
                             .currency = currency->num,
                             .rate_limit = c->rate_limit,
+                            .fallback = main_fallback(c),
                             .queue_capacity = (size_t)c->queue_capacity,
-                            .group_max = (unsigned)c->group_max};
+                            .group_max = (unsigned)c->group_max,
+                            .booking_hold_us = c->booking_hold * 1000000};
     struct app_deps ad = {.store = s->store,
                           .cache = s->cache,
                           .clock = clock_system(),
@@ -210,6 +232,7 @@ static int start(struct server *s, const struct conf *c)
                              .tls_cert = c->tls_cert[0] ? c->tls_cert : NULL,
                              .tls_key = c->tls_key[0] ? c->tls_key : NULL,
                              .allowed_origins = c->allowed_origins,
+                             .trusted_proxies = c->trusted_proxies,
                              .handler = api_handle,
                              .ctx = s->api,
                              .metrics = s->metrics,
@@ -219,19 +242,28 @@ static int start(struct server *s, const struct conf *c)
     s->http = http_server_start(&hc, why);
     if (!s->http)
         return fail(why);
+    s->keeper = lease_keeper_start(s->app);
     s->scheduler = scheduler_start(s->app);
-    if (!s->scheduler)
+    if (!s->keeper || !s->scheduler)
         return fail("out of memory or threads");
     log_msg(LOG_INFO, "listening", LOG_S("host", c->listen_host), LOG_I("port", http_server_port(s->http)),
             LOG_S("scheme", hc.tls_cert ? "https" : "http"), LOG_S("version", main_version()));
     return EXIT_OK;
 }
 
+/* First of all, so that another instance goes on with them while this one drains. */
+static void stop_jobs(struct server *s)
+{
+    ticker_stop(s->scheduler);
+    lease_keeper_stop(s->keeper, s->app);
+    s->scheduler = s->keeper = NULL;
+}
+
 static void stop(struct server *s, unsigned wait_ms)
 {
+    stop_jobs(s);
     if (s->http)
         http_server_drain(s->http);
-    scheduler_stop(s->scheduler);
     if (s->http)
         http_server_stop(s->http, wait_ms);
     pool_free(s->workers);
@@ -280,6 +312,7 @@ static void wait_for_end(struct server *s, struct conf *c, const struct conf_inp
         }
         s->draining = true;
         log_msg(LOG_INFO, s->fatal ? "stopping after a fatal error" : "draining", LOG_I("signal", sig));
+        stop_jobs(s);
         if (sig == SIGTERM && !s->fatal) { /* a second signal ends the wait */
             struct timespec grace = {0, DRAIN_GRACE_MS * 1000000L};
             sigtimedwait(signals, NULL, &grace);
@@ -294,6 +327,10 @@ int run_serve(const struct conf *c, const struct conf_input *in)
     if (conf_check_serve(c, why) != PFE_OK || !money_by_code(str_c(c->default_currency))) {
         fprintf(stderr, "payflow: %s\n",
                 conf_check_serve(c, why) != PFE_OK ? why : "DEFAULT_CURRENCY is not an ISO 4217 code");
+        return EXIT_CONF;
+    }
+    if (!main_resilience_fits(c, why)) {
+        fprintf(stderr, "payflow: %s\n", why);
         return EXIT_CONF;
     }
     struct conf running;

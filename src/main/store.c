@@ -3,6 +3,8 @@
 
 #include <stdio.h>
 
+#include "base/log.h"
+#include "store/copy.h"
 #include "store/postgres/postgres.h"
 #include "store/sqlite/sqlite.h"
 
@@ -21,6 +23,13 @@ static struct postgres_options postgres_options(const struct conf *c)
                                      .max_lifetime_s = c->db_conn_max_lifetime};
 }
 
+static void say_retry(void *ctx, const char *why, int64_t wait_us)
+{
+    (void)ctx;
+    log_msg(LOG_WARN, "the database is not to be reached; trying again", LOG_S("why", why),
+            LOG_I("wait_ms", wait_us / 1000));
+}
+
 enum pf_err main_store_open(const struct conf *c, bool inspect, struct metrics *m, struct store **ret, char why[256])
 {
     if (c->postgres) {
@@ -28,6 +37,17 @@ enum pf_err main_store_open(const struct conf *c, bool inspect, struct metrics *
         o.mode = inspect ? POSTGRES_INSPECT : POSTGRES_SERVE;
         o.metrics = m;
         o.guard = true;
+        o.start_ms = inspect ? 0 : (unsigned)c->db_connect_timeout * 1000;
+        o.commit_ms = (unsigned)c->db_commit_timeout * 1000;
+        o.on_retry = say_retry;
+        o.algorithm = main_algorithm(c);
+        o.spare = !c->lb_enabled;
+        struct breaker_config primary = main_breaker(c, "database", store_postgres_breaker());
+        struct breaker_config replica = main_breaker(c, "replica", store_postgres_breaker());
+        struct retry_config retry = main_retry(c, store_postgres_retry(o.max_open));
+        o.primary_breaker = &primary;
+        o.replica_breaker = &replica;
+        o.retry = &retry;
         struct postgres_replica replicas[CONF_REPLICAS];
         char ports[CONF_REPLICAS][8];
         o.replicas = replicas;
@@ -45,6 +65,16 @@ enum pf_err main_store_open(const struct conf *c, bool inspect, struct metrics *
                                .flush_entries = c->flush_entries,
                                .metrics = m};
     return store_sqlite_open(&o, ret, why);
+}
+
+enum pf_err main_store_copy(const struct conf *c, const char *dir, const char *url, struct store_copy *ret,
+                            char why[256])
+{
+    struct postgres_options o = postgres_options(c);
+    if (url)
+        o = (struct postgres_options){
+            .url = url, .password = c->db_password, .sslmode = c->db_sslmode, .sslrootcert = c->db_sslrootcert};
+    return store_copy(dir, &o, ret, why);
 }
 
 enum pf_err main_store_rebuild(const struct conf *c, int64_t *ret_entries, char why[256])

@@ -9,6 +9,10 @@
  *
  * A filled value must never be older than an invalidation: a miss hands out a token, and cache_put with that token is
  * refused if the key was deleted since. So: get or fetch → miss(token) → read the store → put(token), or forgo(token).
+ *
+ * A cache that instances share (cache_shared) may hold what another instance has changed a moment ago. Who looks into
+ * it for somebody asks cache_confirm first: once it has said yes, get and fetch answer nothing older than what any
+ * instance had acknowledged when cache_confirm was called.
  */
 #ifndef PORT_CACHE_H
 #define PORT_CACHE_H
@@ -18,6 +22,7 @@
 
 #include "base/err.h"
 #include "base/str.h"
+#include "port/breaker.h"
 
 enum { CACHE_KEY_MAX = 128, CACHE_VALUE_MAX = 65536 };
 
@@ -29,6 +34,7 @@ struct cache_stats {
     uint64_t hits, misses, puts, evictions, expirations, invalidations, refused_puts;
     uint64_t entries, bytes;         /* live now; bytes with overhead */
     uint64_t max_entries, max_bytes; /* bounds */
+    struct port_breaker breaker;     /* before the tier, if there is one */
 };
 
 /* A fixed window counter: `limit` requests in each window of `window_us`. */
@@ -38,13 +44,23 @@ struct cache_rate {
     int64_t reset_us; /* until the window ends */
 };
 
+/* A question to cache_confirm; the caller's memory, to be left alone until fn is called. */
+struct cache_confirm {
+    void (*fn)(struct cache_confirm *q, bool good);
+    struct cache_confirm *next;
+};
+
 struct cache_ops {
     void (*close)(struct cache *c);
+    /* NULL, all three, in a cache of one process */
+    bool (*sound)(struct cache *c);
+    void (*confirm)(struct cache *c, struct cache_confirm *q);
+    int64_t (*heard)(struct cache *c);
     bool (*get)(struct cache *c, struct str key, void *out, size_t cap, size_t *ret_n, uint64_t *ret_token);
     /* NULL in a cache of one tier: get, nothing, a del each, rate, nothing */
     bool (*fetch)(struct cache *c, struct str key, void *out, size_t cap, size_t *ret_n, uint64_t *ret_token);
     void (*forgo)(struct cache *c, uint64_t token);
-    void (*del_many)(struct cache *c, const struct str *keys, size_t n);
+    bool (*del_many)(struct cache *c, const struct str *keys, size_t n);
     void (*rate_exact)(struct cache *c, struct str key, int64_t limit, int64_t window_us, int64_t cost,
                        struct cache_rate *ret);
     void (*watch)(struct cache *c, void (*fn)(void *ctx, struct str pattern), void *ctx);
@@ -105,15 +121,43 @@ static inline bool cache_del(struct cache *c, struct str key)
     return c->ops->del(c, key);
 }
 
-/* The same for many keys at once, each of CACHE_KEY_MAX bytes at most. */
-static inline void cache_del_many(struct cache *c, const struct str *keys, size_t n)
+/* The same for many keys at once, each of CACHE_KEY_MAX bytes at most, for what was committed and is now to be
+   acknowledged: true once no instance answers anything older from its cache (to who has asked cache_confirm after
+   that). Where the others cannot be told, that takes until they have noticed, about a second and a half. false: not
+   even that was possible within seconds; what was committed must not be acknowledged as such. */
+static inline bool cache_del_many(struct cache *c, const struct str *keys, size_t n)
 {
-    if (c->ops->del_many) {
-        c->ops->del_many(c, keys, n);
-        return;
-    }
+    if (c->ops->del_many)
+        return c->ops->del_many(c, keys, n);
     for (size_t i = 0; i < n; i++)
         c->ops->del(c, keys[i]);
+    return true;
+}
+
+/* Do other instances change what is cached here, and say so? */
+static inline bool cache_shared(const struct cache *c)
+{
+    return c->ops->confirm != NULL;
+}
+
+/* Would cache_confirm say yes, as far as is known now? Quick. */
+static inline bool cache_sound(struct cache *c)
+{
+    return !c->ops->sound || c->ops->sound(c);
+}
+
+/* Of a shared cache. fn is called exactly once, on this or on another thread, within 0.3 s and usually as soon as a
+   message to the shared tier and back; good: see above. Not good: look elsewhere. fn must be quick, and not call the
+   cache (but for a confirmation, sound and heard). */
+static inline void cache_confirm(struct cache *c, struct cache_confirm *q)
+{
+    c->ops->confirm(c, q);
+}
+
+/* Of a shared cache: the moment (monotonic) before which all that was acknowledged has been heard of here. */
+static inline int64_t cache_heard(struct cache *c)
+{
+    return c->ops->heard(c);
 }
 
 /* Removes all keys that match (str_glob) and makes all tokens stale. Returns how many. */

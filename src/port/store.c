@@ -15,16 +15,49 @@ bool store_shared(const struct store *s)
     return s->ops->shared;
 }
 
+enum pf_err store_word_say(struct store *s, const char *process, const char *word, struct store_words *ret)
+{
+    if (s->ops->word_say)
+        return s->ops->word_say(s, process, word, ret);
+    *ret = (struct store_words){0};
+    return PFE_OK;
+}
+
+void store_word_end(struct store *s, const char *process)
+{
+    if (s->ops->word_end)
+        s->ops->word_end(s, process);
+}
+
 int64_t store_stale(struct store *s, enum store_stale step)
 {
     return s->ops->stale ? s->ops->stale(s, step) : 0;
 }
 
-enum pf_err store_group_begin(struct store *s, const struct store_key *keys, size_t n,
-                              const struct store_idem_ref *idem, size_t n_idem, struct store_slot *slots,
-                              int64_t *ret_first_seq)
+struct documents *store_documents(struct store *s)
 {
-    return s->ops->group_begin(s, keys, n, idem, n_idem, slots, ret_first_seq);
+    return s->ops->documents ? s->ops->documents(s) : NULL;
+}
+
+enum pf_err store_lease_take(struct store *s, struct str name, struct str holder, int64_t ttl_us,
+                             struct store_lease *ret)
+{
+    return s->ops->lease_take(s, name, holder, ttl_us, ret);
+}
+
+enum pf_err store_lease_drop(struct store *s, struct str name, struct str holder)
+{
+    return s->ops->lease_drop(s, name, holder);
+}
+
+enum pf_err store_tx_fence(struct store_tx *tx, const struct store_fence *f)
+{
+    return tx->store->ops->tx_fence(tx, f);
+}
+
+enum pf_err store_group_begin(struct store *s, const struct store_group_ask *ask, struct store_group *g)
+{
+    return s->ops->group_begin(s, ask, g);
 }
 
 enum pf_err store_group_commit(struct store *s, const struct store_commit *c)
@@ -292,4 +325,73 @@ void store_tx_rollback(struct store_tx *tx)
 {
     if (tx)
         tx->store->ops->tx_rollback(tx);
+}
+
+enum pf_err store_event_insert(struct store_tx *tx, struct ticket_event *e)
+{
+    return tx->store->ops->event_insert(tx, e);
+}
+
+enum pf_err store_event_status(struct store_tx *tx, int64_t id, enum ticket_event_status status)
+{
+    return tx->store->ops->event_status(tx, id, status);
+}
+
+enum pf_err store_outbox_delete(struct store_tx *tx, const int64_t *ids, size_t n)
+{
+    return tx->store->ops->outbox_delete(tx, ids, n);
+}
+
+enum pf_err store_inbox_purge(struct store_tx *tx, int64_t before_us, int64_t *ret_n)
+{
+    return tx->store->ops->inbox_purge(tx, before_us, ret_n);
+}
+
+enum pf_err store_events_get(struct store *s, const struct store_ref *refs, size_t n, struct ticket_event *out)
+{
+    return s->ops->events_get(s, refs, n, out);
+}
+
+enum pf_err store_bookings_get(struct store *s, const struct store_ref *refs, size_t n, struct ticket_booking *out)
+{
+    return s->ops->bookings_get(s, refs, n, out);
+}
+
+enum pf_err store_event_get(struct store *s, const struct store_ref *ref, struct ticket_event *ret)
+{
+    struct ticket_event e;
+    enum pf_err err = store_events_get(s, ref, 1, &e);
+    if (err == PFE_OK && e.id == 0)
+        err = PFE_NOT_FOUND;
+    if (err == PFE_OK)
+        *ret = e;
+    return err;
+}
+
+enum pf_err store_booking_get(struct store *s, const struct store_ref *ref, struct ticket_booking *ret)
+{
+    struct ticket_booking b;
+    enum pf_err err = store_bookings_get(s, ref, 1, &b);
+    if (err == PFE_OK && b.id == 0)
+        err = PFE_NOT_FOUND;
+    if (err == PFE_OK)
+        *ret = b;
+    return err;
+}
+
+enum pf_err store_booking_list(struct store *s, const struct store_booking_query *q, struct ticket_booking *out,
+                               unsigned *ret_n)
+{
+    return s->ops->booking_list(s, q, out, ret_n);
+}
+
+enum pf_err store_bookings_due(struct store *s, int64_t now_us, unsigned limit, int64_t *out_ids, unsigned *ret_n)
+{
+    return s->ops->bookings_due(s, now_us, limit, out_ids, ret_n);
+}
+
+enum pf_err store_outbox_list(struct store *s, struct arena *a, int64_t after_id, unsigned limit,
+                              struct store_message *out, unsigned *ret_n)
+{
+    return s->ops->outbox_list(s, a, after_id, limit, out, ret_n);
 }

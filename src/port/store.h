@@ -1,24 +1,28 @@
 /*
- * store: what the application needs of a database. Two engines implement it: memory (the reference model, for tests)
- * and sqlite; one contract suite (tests/contract) runs over each.
+ * store: what the application needs of a database. Three engines implement it: memory (the reference model, for tests),
+ * sqlite and postgres; one contract suite (tests/contract) runs over each.
  *
  * Three ways in:
  *
- *  1. Groups: movements of money. One thread, the ledger writer, decides many commands at once:
- *         store_group_begin   lock and load the accounts that the commands name
- *         … decide with domain/ledger on the slots …
- *         store_group_commit  append the entries, their seal, idempotency rows, marks, new accounts: one durable commit
+ *  1. Groups: movements of money and of tickets. One thread, the ledger writer, decides many commands at once:
+ *         store_group_begin   lock and load the accounts, events and bookings that the commands name
+ *         … decide with domain/ledger and domain/ticketing on the slots …
+ *         store_group_commit  append the entries, their seal, idempotency rows, marks, new accounts; bookings and their
+ *                             moves, stock, messages: one durable commit, all of it or nothing
  *     or  store_group_abort   nothing happened
- *     Between begin and commit no other write happens in this store (sqlite), or to these accounts (servers).
- *  2. Transactions: everything that is not money (users, keys, sessions, schedules, audit). Any thread.
+ *     Between begin and commit no other write happens in this store (sqlite), or to these rows (servers).
+ *  2. Transactions: everything else (users, keys, sessions, schedules, events, audit). Any thread.
  *         store_tx_begin … record writes … store_tx_commit | store_tx_rollback
  *     Blocks while a group commits. The outcome is durable when commit returns PFE_OK.
  *  3. Reads: any thread, no transaction; each sees the newest committed state of this process.
  *
  * Errors (translated by the engine, once): PFE_NOT_FOUND; PFE_DUP_USERNAME, PFE_DUP_EMAIL; PFE_WRONG_STATE
- * (an entry is already resolved); PFE_DISK_FULL (nothing was done, writes may come back by themselves); PFE_UNAVAILABLE
- * (nothing was done); PFE_INTERNAL from a commit: the outcome is unknown and the store is dead (store_info.fatal): stop
- * acknowledging and exit. PFE_NOMEM. Outputs are untouched unless PFE_OK.
+ * (an entry is already resolved, a booking has moved on); PFE_SOLD_OUT (an event's stock would leave its bounds);
+ * PFE_IN_FLIGHT (an idempotency key or message was used already); PFE_DISK_FULL (nothing was done, writes may come back
+ * by themselves); PFE_UNAVAILABLE (nothing was done); PFE_INTERNAL from a commit: the outcome is unknown and the store
+ * is dead (store_info.fatal): stop acknowledging and exit. PFE_NOMEM. Outputs are untouched unless PFE_OK.
+ *
+ * PFE_FENCED (store_tx_fence): another process has the lease under which this was to be written.
  *
  * Strings in results live in the arena that was passed in.
  */
@@ -34,6 +38,9 @@
 #include "domain/identity/identity.h"
 #include "domain/ledger/ledger.h"
 #include "domain/schedule/schedule.h"
+#include "domain/ticketing/ticketing.h"
+#include "port/documents.h"
+#include "port/breaker.h"
 
 struct store;
 struct store_tx;
@@ -75,6 +82,97 @@ struct store_idem {
 };
 enum { STORE_PRINCIPAL_SCHEDULER = -1 };
 
+struct store_event_slot {
+    struct ticket_event e;
+    int64_t was_held, was_sold; /* as loaded: what is written is the difference */
+    bool found;
+    bool used; /* by the caller: the stock changed */
+};
+
+struct store_booking_slot {
+    struct ticket_booking b;
+    enum ticket_state was; /* as loaded: the write is refused unless the row still is so */
+    int64_t was_version;
+    bool found;
+    bool used; /* by the caller: it moved; state, reason, version, hold_seq, paid_seq and updated_us are written */
+};
+
+/* A message that a consumer has dealt with. Kept in the commit of its effect, so that it has none a second time. */
+struct store_inbox_ref {
+    struct str consumer; /* 1..STORE_CONSUMER_MAX bytes of ASCII */
+    uint8_t message[16]; /* UUIDv7 */
+};
+enum { STORE_CONSUMER_MAX = 32, STORE_MESSAGE_TYPE_MAX = 64, STORE_MESSAGE_MAX = 65536 };
+
+/* A message to the outside, kept from the commit of what it tells until it was delivered. */
+struct store_message {
+    int64_t id; /* set by the store: 1, 2, 3 … in the order of commits, never used twice */
+    uint8_t uuid[16];
+    struct str type;    /* "BookingCreated" … */
+    uint8_t key[16];    /* of what it is about: messages of one key are in order */
+    struct str payload; /* JSON, at most STORE_MESSAGE_MAX bytes */
+    int64_t created_us;
+};
+
+/*
+ * Leases: of all processes over a store, which one does a job. A lease has a name; its holder has it until ttl_us after
+ * it was last taken or renewed, by the store's own clock (of a shared store: the server's), so that clocks of processes
+ * need not agree. Each change of holder raises the token.
+ *
+ * A holder may be stopped for a minute and not know it, so what it writes carries a fence: the group or transaction
+ * goes ahead only if the lease is still its holder's and has that token, and until it ends nobody else gets the lease.
+ * A lease that ran out and that nobody took since still passes: nobody else has begun.
+ *
+ * An embedded store has one process: it keeps its leases in memory, and tokens begin anew when it is opened.
+ */
+enum { STORE_LEASE_NAME_MAX = 31, STORE_LEASE_HOLDER_MAX = 127, STORE_LEASES_MAX = 32 };
+
+struct store_lease {
+    char holder[STORE_LEASE_HOLDER_MAX + 1]; /* who has it, or had it last; empty: given back, or never taken */
+    int64_t token;                           /* 0: never taken */
+    int64_t left_us;                         /* until it runs out; <= 0: anybody may take it */
+    bool mine;                               /* the caller was granted it */
+};
+
+struct store_fence {
+    struct str name, holder; /* borrowed */
+    int64_t token;
+    bool ok; /* by the store */
+};
+
+/* What a group needs. Nothing in it repeats, and all of it stays valid until the group ends. */
+struct store_group_ask {
+    const struct store_key *keys;
+    size_t n_keys; /* at most STORE_GROUP_KEYS_MAX, as are all of these */
+    /* The keys that the same thread will ask store_idem_get for inside the group, so that a shared store can fetch them
+       together with the accounts; the others do not look at them. */
+    const struct store_idem_ref *idem;
+    size_t n_idem;
+    const int64_t *events; /* ids */
+    size_t n_events;
+    const int64_t *bookings; /* ids */
+    size_t n_bookings;
+    const struct store_inbox_ref *inbox;
+    size_t n_inbox;
+    /* Under which parts of it are written. begin sets their ok: what stands under one that is not must be left out of
+       the commit. Those that are hold until the group ends. These may repeat. */
+    struct store_fence *fences;
+    size_t n_fences;
+};
+
+/* Which it gets. The arrays are the caller's, with room for what was asked; element i answers element i. */
+struct store_group {
+    struct store_slot *slots;
+    struct store_event_slot *events;
+    struct store_booking_slot *bookings;
+    bool *seen; /* the consumer has dealt with that message */
+    int64_t first_seq;
+    int64_t first_booking; /* id of the next booking to be made */
+    /* In: the caller's wall clock. Out: the store's clock, by which bookings expire. An embedded store has no other
+       than its process's and leaves it; of a shared one it is the server's. */
+    int64_t now_us;
+};
+
 struct store_commit {
     int64_t ts;                         /* wall µs */
     const struct ledger_entry *entries; /* in order; seq = first_seq, first_seq + 1, … without gaps */
@@ -83,6 +181,16 @@ struct store_commit {
     size_t n_slots;
     const struct store_idem *idem;
     size_t n_idem;
+    const struct store_event_slot *events; /* as given by begin, now after the bookings */
+    size_t n_events;
+    const struct store_booking_slot *bookings;
+    size_t n_bookings;
+    const struct ticket_booking *created; /* id = first_booking, first_booking + 1, … */
+    size_t n_created;
+    const struct store_message *outbox; /* in order; ids are not looked at */
+    size_t n_outbox;
+    const struct store_inbox_ref *inbox;
+    size_t n_inbox;
 };
 
 /* ---- records ---- */
@@ -233,6 +341,22 @@ struct store_info {
     bool fatal;       /* a commit's outcome is unknown: exit */
 };
 
+/* Names an event or a booking. */
+struct store_ref {
+    int64_t id; /* > 0: by id, and the rest is ignored */
+    uint8_t uuid[16];
+};
+
+struct store_booking_query {
+    int64_t user;      /* > 0: of this user */
+    struct str guest;  /* else: of this guest */
+    int64_t before_id; /* 0: from the newest */
+    int64_t offset;
+    unsigned limit;
+};
+
+struct store_words;
+
 enum store_stale { STORE_STALE_ALLOW, STORE_STALE_LOOK, STORE_STALE_END };
 
 /* Of a shared store: its connections, its primary's circuit breaker, its replicas. */
@@ -250,16 +374,18 @@ struct store_replica {
     int64_t lag_us; /* all that was acknowledged that long ago is there; -1: not known */
     uint64_t picks, served, failed;
     uint64_t behind; /* reads that the primary answered because this one had not come so far */
+    struct port_breaker breaker;
 };
 struct store_cluster {
     struct store_pool pool;
-    struct {
-        const char *state; /* "closed", "open", "half-open" */
-        uint64_t permitted, rejected, successes, failures, consecutive_failures;
-    } primary;              /* its breaker */
+    struct port_breaker primary;
+    bool stalled;           /* commits wait for synchronous replicas that do not answer: writes fail at once */
+    uint64_t retries;       /* of reads whose connection was lost */
+    uint64_t group_retries; /* of groups that met a deadlock, or waited too long for a lock */
     uint64_t indexes, asks; /* reads that took a position of the primary's, and queries for it */
     uint64_t primary_reads; /* reads that a replica might have answered */
     uint64_t stale_reads;
+    const char *algorithm; /* that shares reads out: "round_robin" …; "spare": they read only without the primary */
     unsigned n;
     struct store_replica replicas[STORE_REPLICAS_MAX];
 };
@@ -271,9 +397,14 @@ struct store_ops {
     bool shared;                                                 /* see store_shared */
     bool (*cluster)(struct store *s, struct store_cluster *ret); /* NULL: it is none */
     int64_t (*stale)(struct store *s, enum store_stale step);    /* NULL: always 0 */
-    enum pf_err (*group_begin)(struct store *s, const struct store_key *keys, size_t n,
-                               const struct store_idem_ref *idem, size_t n_idem, struct store_slot *slots,
-                               int64_t *ret_first_seq);
+    /* NULL, both: nobody shares it */
+    enum pf_err (*word_say)(struct store *s, const char *process, const char *word, struct store_words *ret);
+    void (*word_end)(struct store *s, const char *process);
+    struct documents *(*documents)(struct store *s); /* NULL: it keeps none */
+    enum pf_err (*lease_take)(struct store *s, struct str name, struct str holder, int64_t ttl_us,
+                              struct store_lease *ret);
+    enum pf_err (*lease_drop)(struct store *s, struct str name, struct str holder);
+    enum pf_err (*group_begin)(struct store *s, const struct store_group_ask *ask, struct store_group *g);
     enum pf_err (*group_commit)(struct store *s, const struct store_commit *c);
     void (*group_abort)(struct store *s);
     enum pf_err (*flush)(struct store *s);
@@ -282,6 +413,7 @@ struct store_ops {
     enum pf_err (*tx_begin)(struct store *s, struct store_tx **ret);
     enum pf_err (*tx_commit)(struct store_tx *tx);
     void (*tx_rollback)(struct store_tx *tx);
+    enum pf_err (*tx_fence)(struct store_tx *tx, const struct store_fence *f);
 
     enum pf_err (*user_insert)(struct store_tx *tx, struct store_user *u);
     enum pf_err (*user_update)(struct store_tx *tx, const struct store_user *u);
@@ -297,6 +429,10 @@ struct store_ops {
     enum pf_err (*run_insert)(struct store_tx *tx, const struct store_run *r);
     enum pf_err (*audit_append)(struct store_tx *tx, struct store_audit *a);
     enum pf_err (*idem_put)(struct store_tx *tx, const struct store_idem *i);
+    enum pf_err (*event_insert)(struct store_tx *tx, struct ticket_event *e);
+    enum pf_err (*event_status)(struct store_tx *tx, int64_t id, enum ticket_event_status status);
+    enum pf_err (*outbox_delete)(struct store_tx *tx, const int64_t *ids, size_t n);
+    enum pf_err (*inbox_purge)(struct store_tx *tx, int64_t before_us, int64_t *ret_n);
 
     enum pf_err (*user_get)(struct store *s, int64_t id, struct store_user *ret);
     enum pf_err (*user_by_uuid)(struct store *s, const uint8_t uuid[16], struct store_user *ret);
@@ -323,6 +459,13 @@ struct store_ops {
                               struct store_audit *out, unsigned *ret_n);
     enum pf_err (*idem_get)(struct store *s, struct arena *a, int64_t principal, struct str key,
                             struct store_idem *ret);
+    enum pf_err (*events_get)(struct store *s, const struct store_ref *refs, size_t n, struct ticket_event *out);
+    enum pf_err (*bookings_get)(struct store *s, const struct store_ref *refs, size_t n, struct ticket_booking *out);
+    enum pf_err (*booking_list)(struct store *s, const struct store_booking_query *q, struct ticket_booking *out,
+                                unsigned *ret_n);
+    enum pf_err (*bookings_due)(struct store *s, int64_t now_us, unsigned limit, int64_t *out_ids, unsigned *ret_n);
+    enum pf_err (*outbox_list)(struct store *s, struct arena *a, int64_t after_id, unsigned limit,
+                               struct store_message *out, unsigned *ret_n);
 
     enum pf_err (*account_get)(struct store *s, int64_t owner, money_currency currency, struct ledger_account *ret);
     enum pf_err (*account_by_id)(struct store *s, int64_t id, struct ledger_account *ret);
@@ -365,14 +508,41 @@ bool store_cluster(struct store *s, struct store_cluster *ret);
    may be behind, in microseconds; 0: none is. Outside of that such a read is PFE_UNAVAILABLE. */
 int64_t store_stale(struct store *s, enum store_stale step);
 
-/* Groups: one thread at a time. n <= STORE_GROUP_KEYS_MAX; keys do not repeat. slots[i] answers keys[i].
-   idem: the idempotency keys that the same thread will ask store_idem_get for inside the group, so that a shared store
-   can fetch them together with the accounts; the others do not look at them. They stay valid until the group ends. */
+/* One process's word on its cache, to the others that share the store (port/cache.h): which server it hears of changes
+   through and tells them by, as 16 bytes of text; "" when it can do neither. The word is durable before this returns,
+   and lasts for STORE_WORD_US after the last time it was said. */
+struct store_words {
+    unsigned others;   /* processes with a word */
+    unsigned apart;    /* of these, those whose word is not ours */
+    unsigned speaking; /* those whose word is not "" */
+    bool fresh;        /* we had no word that still counted */
+};
+enum { STORE_WORD_MAX = 16, STORE_WORD_US = 30 * 1000000 };
+/* Also with a store that is not shared: then nobody else is there. Blocking. */
+enum pf_err store_word_say(struct store *s, const char *process, const char *word, struct store_words *ret) MUSTCHECK;
+/* No more of this process. */
+void store_word_end(struct store *s, const char *process);
+
+/* The documents in the same database, the store's own until it closes; NULL: the engine keeps none. Once a store. */
+struct documents *store_documents(struct store *s);
+
+/* Takes a lease that is free or has run out, or renews the caller's own; else nothing changes. PFE_OK: *ret says who
+   has it now. name and holder: 1..STORE_LEASE_NAME_MAX, STORE_LEASE_HOLDER_MAX bytes of ASCII; no two processes share a
+   holder. ttl_us > 0. While a fenced group or transaction of the holder's is under way, another's take waits for its
+   end, or is not granted. PFE_BUSY, PFE_UNAVAILABLE: perhaps taken, for all that is known; ask again. Any thread. */
+enum pf_err store_lease_take(struct store *s, struct str name, struct str holder, int64_t ttl_us,
+                             struct store_lease *ret) MUSTCHECK;
+/* Gives the lease back, so that another may take it at once; its token is void from now on. PFE_NOT_FOUND: it was not
+   the holder's. */
+enum pf_err store_lease_drop(struct store *s, struct str name, struct str holder) MUSTCHECK;
+
+/* Groups: one thread at a time. g->slots[i] answers ask->keys[i], and so on. */
 enum { STORE_GROUP_KEYS_MAX = 65536 };
-enum pf_err store_group_begin(struct store *s, const struct store_key *keys, size_t n,
-                              const struct store_idem_ref *idem, size_t n_idem, struct store_slot *slots,
-                              int64_t *ret_first_seq) MUSTCHECK;
-/* Ends the group whatever it returns. An empty commit (no entries, slots used, idem) is allowed and writes nothing. */
+enum pf_err store_group_begin(struct store *s, const struct store_group_ask *ask, struct store_group *g) MUSTCHECK;
+/* Ends the group whatever it returns. An empty commit (nothing to add, no slot used) is allowed and writes nothing.
+   The store guards what was decided with conditions of its own, and then does nothing at all: PFE_WRONG_STATE (an entry
+   was resolved before, a booking is no longer in the state that it was loaded in), PFE_SOLD_OUT (held + sold of an
+   event would exceed its capacity, or one of them fall below 0), PFE_IN_FLIGHT (idempotency, inbox). */
 enum pf_err store_group_commit(struct store *s, const struct store_commit *c) MUSTCHECK;
 void store_group_abort(struct store *s);
 /* Writes behind what is not yet written of the projections (accounts, statistics). Between groups, same thread. */
@@ -386,6 +556,9 @@ enum pf_err store_account_rebuild(struct store *s, int64_t account, struct store
 enum pf_err store_tx_begin(struct store *s, struct store_tx **ret) MUSTCHECK;
 enum pf_err store_tx_commit(struct store_tx *tx) MUSTCHECK; /* frees tx in every case */
 void store_tx_rollback(struct store_tx *tx);                /* frees tx; NULL is allowed */
+/* PFE_FENCED: the lease has moved on, and nothing may be committed. PFE_OK: it stays with the holder until the
+   transaction ends. At most once in a transaction; f->ok is not looked at. */
+enum pf_err store_tx_fence(struct store_tx *tx, const struct store_fence *f) MUSTCHECK;
 
 /* Usernames and emails are unique among users that are not deleted, compared by ident_fold. */
 enum pf_err store_user_insert(struct store_tx *tx, struct store_user *u) MUSTCHECK;
@@ -411,6 +584,13 @@ enum pf_err store_run_insert(struct store_tx *tx, const struct store_run *r) MUS
 enum pf_err store_audit_append(struct store_tx *tx, struct store_audit *a) MUSTCHECK;
 /* PFE_IN_FLIGHT if the principal has used the key already (read it again: it is another's result). */
 enum pf_err store_idem_put(struct store_tx *tx, const struct store_idem *i) MUSTCHECK;
+/* PFE_WRONG_STATE: there is an event with this uuid. */
+enum pf_err store_event_insert(struct store_tx *tx, struct ticket_event *e) MUSTCHECK;
+enum pf_err store_event_status(struct store_tx *tx, int64_t id, enum ticket_event_status status) MUSTCHECK;
+/* Delivered: the rows are deleted. Ids of rows that are gone already are fine. */
+enum pf_err store_outbox_delete(struct store_tx *tx, const int64_t *ids, size_t n) MUSTCHECK;
+/* Forgets the messages made (by the time in their UUIDv7) before before_us. *ret_n (may be NULL): how many. */
+enum pf_err store_inbox_purge(struct store_tx *tx, int64_t before_us, int64_t *ret_n) MUSTCHECK;
 
 /* Deleted users are found by id and uuid, not by name or email. */
 enum pf_err store_user_get(struct store *s, int64_t id, struct store_user *ret) MUSTCHECK;
@@ -444,6 +624,25 @@ enum pf_err store_audit_list(struct store *s, struct arena *a, const struct stor
 /* Also inside a group or transaction of the same thread (sees committed rows only). */
 enum pf_err store_idem_get(struct store *s, struct arena *a, int64_t principal, struct str key,
                            struct store_idem *ret) MUSTCHECK;
+
+/* Events and bookings: out[i] answers refs[i]; its id is 0 when there is none. n <= STORE_GROUP_KEYS_MAX. */
+enum pf_err store_events_get(struct store *s, const struct store_ref *refs, size_t n,
+                             struct ticket_event *out) MUSTCHECK;
+enum pf_err store_bookings_get(struct store *s, const struct store_ref *refs, size_t n,
+                               struct ticket_booking *out) MUSTCHECK;
+/* One of them; PFE_NOT_FOUND. */
+enum pf_err store_event_get(struct store *s, const struct store_ref *ref, struct ticket_event *ret) MUSTCHECK;
+enum pf_err store_booking_get(struct store *s, const struct store_ref *ref, struct ticket_booking *ret) MUSTCHECK;
+/* Newest first; a cursor is the last one's id. */
+enum pf_err store_booking_list(struct store *s, const struct store_booking_query *q, struct ticket_booking *out,
+                               unsigned *ret_n) MUSTCHECK;
+/* Pending bookings with expires_us <= now by the store's clock, earliest first. now_us: the caller's wall clock, which
+   is that of an embedded store. */
+enum pf_err store_bookings_due(struct store *s, int64_t now_us, unsigned limit, int64_t *out_ids,
+                               unsigned *ret_n) MUSTCHECK;
+/* Messages not delivered yet with id > after_id, oldest first. Those of earlier ids are never committed later. */
+enum pf_err store_outbox_list(struct store *s, struct arena *a, int64_t after_id, unsigned limit,
+                              struct store_message *out, unsigned *ret_n) MUSTCHECK;
 
 /* Accounts: memory-speed in the embedded engines, callable from I/O threads. */
 enum pf_err store_account_get(struct store *s, int64_t owner, money_currency currency,

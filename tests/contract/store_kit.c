@@ -212,7 +212,7 @@ enum pf_err kit_group(struct kit *k, struct kit_move *m, size_t n, const struct 
     int64_t first = 0;
     for (size_t i = 0; i < n; i++)
         gather(k, &m[i], &sides[i], keys, &n_keys);
-    assert_int_equal(store_group_begin(k->s, keys, n_keys, NULL, 0, slots, &first), PFE_OK);
+    assert_int_equal(kit_begin(k->s, keys, n_keys, NULL, 0, slots, &first), PFE_OK);
     for (size_t i = 0; i < n; i++) {
         if (m[i].err == PFE_OK)
             decide(k, &m[i], &sides[i], slots, first + (int64_t)n_entries, &entries[n_entries]);

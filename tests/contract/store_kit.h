@@ -47,6 +47,19 @@ struct kit_move {
     int64_t seq;     /* set: its entry; 0 when refused */
 };
 
+/* A group that asks for accounts and idempotency keys only. */
+static inline enum pf_err kit_begin(struct store *s, const struct store_key *keys, size_t n,
+                                    const struct store_idem_ref *idem, size_t n_idem, struct store_slot *slots,
+                                    int64_t *ret_first_seq)
+{
+    struct store_group g = {.slots = slots};
+    enum pf_err e =
+        store_group_begin(s, &(struct store_group_ask){.keys = keys, .n_keys = n, .idem = idem, .n_idem = n_idem}, &g);
+    if (e == PFE_OK)
+        *ret_first_seq = g.first_seq;
+    return e;
+}
+
 /* One group. Refused movements do not hinder the others. idem may be NULL. Returns what the commit returned. */
 enum pf_err kit_group(struct kit *k, struct kit_move *m, size_t n, const struct store_idem *idem, size_t n_idem);
 /* One movement in a group of its own, which must go through. Returns its seq. */

@@ -98,7 +98,7 @@ static void slots(struct kit *k)
     };
     struct store_slot s[7];
     int64_t first;
-    assert_int_equal(store_group_begin(k->s, keys, 7, NULL, 0, s, &first), PFE_OK);
+    assert_int_equal(kit_begin(k->s, keys, 7, NULL, 0, s, &first), PFE_OK);
     assert_int_equal(first, 2);
     assert_int_equal(s[0].state, STORE_SLOT_FOUND);
     assert_int_equal(s[0].acc.id, account);
@@ -118,7 +118,7 @@ static void slots(struct kit *k)
     store_group_abort(k->s);
 
     struct store_key by_id = {.account = account};
-    assert_int_equal(store_group_begin(k->s, &by_id, 1, NULL, 0, s, &first), PFE_OK);
+    assert_int_equal(kit_begin(k->s, &by_id, 1, NULL, 0, s, &first), PFE_OK);
     assert_int_equal(s[0].state, STORE_SLOT_FOUND);
     assert_int_equal(s[0].acc.owner, a);
     store_group_abort(k->s);
@@ -147,7 +147,7 @@ static void open_account(struct kit *k, int64_t user, bool use)
     struct store_key key = {.owner = user, .currency = KIT_USD};
     struct store_slot s;
     int64_t first;
-    assert_int_equal(store_group_begin(k->s, &key, 1, NULL, 0, &s, &first), PFE_OK);
+    assert_int_equal(kit_begin(k->s, &key, 1, NULL, 0, &s, &first), PFE_OK);
     assert_int_equal(s.state, STORE_SLOT_NEW);
     s.used = use;
     assert_int_equal(store_group_commit(k->s, &(struct store_commit){.ts = k->now, .slots = &s, .n_slots = 1}), PFE_OK);
@@ -191,7 +191,7 @@ static void abort_leaves_nothing(struct kit *k)
     struct store_key keys[] = {{.owner = 0, .currency = KIT_USD}, {.owner = a, .currency = KIT_USD}};
     struct store_slot s[2];
     int64_t first;
-    assert_int_equal(store_group_begin(k->s, keys, 2, NULL, 0, s, &first), PFE_OK);
+    assert_int_equal(kit_begin(k->s, keys, 2, NULL, 0, s, &first), PFE_OK);
     s[0].used = s[1].used = true;
     store_group_abort(k->s);
     struct ledger_account acc;

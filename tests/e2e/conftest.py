@@ -1,8 +1,10 @@
 """Fixtures: each module (and each xdist worker) has its own servers on its own DATA_DIR."""
 import os
+import signal
 
 import pytest
 
+import backends
 import harness
 
 
@@ -13,7 +15,8 @@ def pytest_sessionstart(session):
 
 def pytest_collection_modifyitems(items):
     """The longest first, so that two workers end together."""
-    items.sort(key=lambda item: "test_crash" not in item.nodeid)
+    longest = "test_promotion", "test_faults", "test_crash"
+    items.sort(key=lambda item: next((n for n, name in enumerate(longest) if name in item.nodeid), len(longest)))
 
 
 @pytest.hookimpl(hookwrapper=True)
@@ -79,3 +82,32 @@ def other(dev):
 @pytest.fixture
 def admin(dev):
     return dev.admin
+
+
+@pytest.fixture
+def make_gateway(tmp_path):
+    """Makes gateways for one test, and scripted backends (make_gateway.backend); all end with it."""
+    made = []
+
+    def backend_of(act=backends.echo, **kw):
+        b = backends.Backend(act, **kw)
+        made.append(b)
+        return b
+
+    def gateway_of(config, name="gw", **kw):
+        g = backends.Gateway(tmp_path / name, config, **kw)
+        made.append(g)
+        return g.start()
+    gateway_of.backend = backend_of
+    yield gateway_of
+    for m in made:
+        if isinstance(m, backends.Backend):
+            m.close()
+    for m in made:
+        if isinstance(m, backends.Gateway):
+            ended = m.process.poll()
+            m.process.send_signal(signal.SIGINT)  # as SIGTERM, without its grace
+            code = m.process.wait(40)
+            if m in harness.LIVE:
+                harness.LIVE.remove(m)
+            assert code == 0 or ended is not None, f"ended with {code}:\n{m.log_tail()}"

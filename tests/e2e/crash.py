@@ -8,10 +8,8 @@ with its key ends up there exactly once.
     tests/e2e/crash.py --rounds 100 [--writers 32] [--seed N] [--data DIR]
 """
 import argparse
-import json
 import random
 import shutil
-import socket
 import sys
 import tempfile
 import threading
@@ -21,39 +19,11 @@ from decimal import Decimal
 from pathlib import Path
 
 import harness
+from history import Connection
 
 READY_S = 1.0       # the contract's bound
 ROUNDS_PER_DIR = 10  # a new DATA_DIR after so many rounds, so that reading the whole journal each round stays cheap
 USERS = 8
-
-
-class Connection:
-    """HTTP/1.1 with as little as a load generator needs."""
-
-    def __init__(self, port, key):
-        self.sock = socket.create_connection(("127.0.0.1", port), timeout=10)
-        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.head = f"Host: x\r\nX-API-Key: {key}\r\nContent-Type: application/json\r\n"
-        self.buffer = b""
-
-    def post(self, path, key, body):
-        data = json.dumps(body).encode()
-        self.sock.sendall(f"POST {path} HTTP/1.1\r\n{self.head}Idempotency-Key: {key}\r\n"
-                          f"Content-Length: {len(data)}\r\n\r\n".encode() + data)
-        while (end := self.buffer.find(b"\r\n\r\n")) < 0:
-            self._more()
-        head = self.buffer[:end].decode("latin-1").lower()
-        length = int(head.split("content-length:")[1].split("\r\n")[0])
-        while len(self.buffer) < end + 4 + length:
-            self._more()
-        body, self.buffer = self.buffer[end + 4:end + 4 + length], self.buffer[end + 4 + length:]
-        return int(head.split(" ")[1]), body
-
-    def _more(self):
-        chunk = self.sock.recv(65536)
-        if not chunk:
-            raise ConnectionError("closed")
-        self.buffer += chunk
 
 
 class Deeds:

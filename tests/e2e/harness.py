@@ -77,13 +77,16 @@ def cli(*args, env=None, timeout=60, binary=False):
 
 
 class Server:
-    def __init__(self, data, env=None, args=(), scheme="http", verify=True):
+    def __init__(self, data, env=None, args=(), scheme="http", verify=True, host="127.0.0.1", prefix=()):
+        """prefix: words before the command line, of a program that becomes what it is given, such as `ip netns exec`."""
         self.data = Path(data)
         self.data.mkdir(parents=True, exist_ok=True)
         self.env = environment(**(env or {}))
         self.args = list(args)
         self.scheme = scheme
         self.verify = verify
+        self.host = host
+        self.prefix = list(prefix)
         self.port = free_port()
         self.log_path = self.data.parent / (self.data.name + ".log")
         self.process = None
@@ -92,12 +95,12 @@ class Server:
 
     @property
     def base(self):
-        return f"{self.scheme}://127.0.0.1:{self.port}"
+        return f"{self.scheme}://{self.host}:{self.port}"
 
     def start(self, timeout=20.0):
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(
-                [BIN, "serve", "--listen", f"127.0.0.1:{self.port}", "--data", str(self.data), *self.args],
+                [*self.prefix, BIN, "serve", "--listen", f"{self.host}:{self.port}", "--data", str(self.data), *self.args],
                 env=self.env, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         if self not in LIVE:
             LIVE.append(self)
@@ -116,7 +119,7 @@ class Server:
         try:
             if self.scheme != "http":
                 return httpx.get(self.base + "/health/ready", verify=self.verify, timeout=2).status_code == 200
-            with socket.create_connection(("127.0.0.1", self.port), timeout=2) as s:
+            with socket.create_connection((self.host, self.port), timeout=2) as s:
                 s.sendall(b"GET /health/ready HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
                 return s.recv(64).startswith(b"HTTP/1.1 200")
         except (OSError, httpx.HTTPError):

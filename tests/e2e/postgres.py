@@ -16,7 +16,9 @@ PASSWORD = "sesame-open-7"
 class Cluster:
     """Role payflow with PASSWORD owns the database payflow; the superuser comes in by the socket in self.dir."""
 
-    def __init__(self):
+    def __init__(self, address="127.0.0.1"):
+        """address: that it listens on, too."""
+        self.addresses = {"127.0.0.1", address}
         self.dir = Path(tempfile.mkdtemp(prefix="payflow-pg-", dir="/tmp"))
         self.port = harness.free_port()
         self.process = None
@@ -24,7 +26,7 @@ class Cluster:
             shutil.chown(self.dir, "postgres")
         self._run("initdb", "-D", self.dir / "data", "-U", "postgres", "-E", "UTF8", "--locale=C.UTF-8", "-A", "trust",
                   "-N")
-        (self.dir / "data/pg_hba.conf").write_text("local all all trust\nhost all all 127.0.0.1/32 scram-sha-256\n")
+        (self.dir / "data/pg_hba.conf").write_text("local all all trust\nhost all all samenet scram-sha-256\n")
         self.start()
         self.sql(f"CREATE ROLE payflow LOGIN PASSWORD '{PASSWORD}'", db="postgres")
         self.sql("CREATE DATABASE payflow OWNER payflow", db="postgres")
@@ -41,7 +43,7 @@ class Cluster:
         with open(self.dir / "log", "ab") as log:
             self.process = subprocess.Popen(
                 [BIN / "postgres", "-D", self.dir / "data", "-k", self.dir, "-p", str(self.port), "-c", "fsync=off",
-                 "-c", "listen_addresses=127.0.0.1", "-c", "max_connections=120"],
+                 "-c", f"listen_addresses={','.join(self.addresses)}", "-c", "max_connections=120"],
                 cwd=self.dir, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, **self._user())
         end = time.monotonic() + 20
         while subprocess.run([BIN / "pg_isready", "-q", "-h", self.dir, "-p", str(self.port)], check=False).returncode:
@@ -51,6 +53,21 @@ class Cluster:
     def sql(self, text, db="payflow"):
         return self._run("psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-h", self.dir, "-p", self.port, "-d",
                          db, "-c", text).strip()
+
+    def dump(self, db="payflow"):
+        return self._run("pg_dump", "-h", self.dir, "-p", self.port, "-U", "postgres", db)
+
+    def use_tls(self, cert, key):
+        """From now on connections by TCP need it."""
+        for source, name in ((cert, "server.crt"), (key, "server.key")):
+            target = self.dir / "data" / name
+            shutil.copyfile(source, target)
+            target.chmod(0o600)
+            if os.getuid() == 0:
+                shutil.chown(target, "postgres")
+        (self.dir / "data/pg_hba.conf").write_text("local all all trust\nhostssl all all samenet scram-sha-256\n")
+        self.sql("ALTER SYSTEM SET ssl = on", db="postgres")
+        self.sql("SELECT pg_reload_conf()", db="postgres")
 
     def _signal(self, sig):
         """To the server, which then makes no new ones, and to its processes."""
@@ -86,3 +103,21 @@ class Cluster:
         """The settings of a payflow that uses it."""
         return {"DB_HOST": "127.0.0.1", "DB_PORT": str(self.port), "DB_USER": "payflow", "DB_PASSWORD": PASSWORD,
                 "DB_NAME": "payflow", **extra}
+
+
+class Replica(Cluster):
+    """A hot standby that streams from another one."""
+
+    def __init__(self, of):  # pylint: disable=super-init-not-called
+        self.dir = Path(tempfile.mkdtemp(prefix="payflow-pg-", dir="/tmp"))
+        self.addresses = {"127.0.0.1"}
+        self.port = harness.free_port()
+        self.process = None
+        if os.getuid() == 0:
+            shutil.chown(self.dir, "postgres")
+        with open(of.dir / "data/pg_hba.conf", "a", encoding="ascii") as hba:
+            hba.write("local replication all trust\n")
+        of.sql("SELECT pg_reload_conf()")
+        self._run("pg_basebackup", "-h", of.dir, "-p", of.port, "-U", "postgres", "-D", self.dir / "data", "-X", "stream",
+                  "-c", "fast", "-R", "-N")
+        self.start()

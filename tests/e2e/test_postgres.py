@@ -1,5 +1,6 @@
 """The binary on PostgreSQL: settings that are wrong, the commands, a server that goes away and comes back, two instances."""
 import json
+import subprocess
 import threading
 import time
 
@@ -48,16 +49,66 @@ def test_wrong_settings_end_with_78_and_one_line(cluster, tmp_path, command, cha
     assert cluster.sql("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'") == "0"
 
 
+def everything(cluster):
+    """All that is in the database, as text; a dump begins and ends with a word of its own making."""
+    dump = cluster.dump()
+    return "\n".join(line for line in dump.splitlines() if not line.startswith(("--", "\\")))
+
+
 def test_an_older_or_newer_schema_ends_with_78(cluster, tmp_path):
     env = environment(**cluster.env())
+    looks = (("verify",), ("replay",), ("journal", "export"))
     r = cli("verify", env=env)
     assert r.returncode == 78 and "migrate first" in r.stderr
     assert cli("migrate", "up", env=env).returncode == 0
-    assert cli("verify", env=env).returncode == 0
-    cluster.sql("INSERT INTO schema_migration VALUES (3, 'later', '\\x00', 0)")
-    for command in (("serve", "--port", "0", "--data", tmp_path / "d"), ("verify",)):
+    newest = int(cluster.sql("SELECT max(version) FROM schema_migration"))
+    assert cli("migrate", "down", env=env).returncode == 0
+    before = everything(cluster)
+    for command in looks:
         r = cli(*command, env=env)
-        assert r.returncode == 78 and len(lines(r.stderr)) == 1 and "newer" in r.stderr, r.stderr
+        assert r.returncode == 78 and len(lines(r.stderr)) == 1 and "migrate first" in r.stderr, r.stderr
+    assert everything(cluster) == before
+    assert cli("migrate", "up", env=env).returncode == 0
+    assert cli("verify", env=env).returncode == 0
+    cluster.sql(f"INSERT INTO schema_migration VALUES ({newest + 1}, 'later', '\\x00', 0)")
+    before = everything(cluster)
+    for command in (("serve", "--port", "0", "--data", tmp_path / "d"), ("migrate", "up"), *looks):
+        r = cli(*command, env=env)
+        assert r.returncode == 78 and len(lines(r.stderr)) == 1 and "newer" in r.stderr, (command, r.returncode, r.stderr)
+    r = cli("migrate", "down", env=env)
+    assert r.returncode == 1 and len(lines(r.stderr)) == 1 and "newer" in r.stderr, r.stderr
+    assert everything(cluster) == before
+
+
+def certificate(path, name):
+    """A certificate of its own authority for that name; (it, its key)."""
+    cert, key = path / f"{name}.pem", path / f"{name}.key"
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
+                    "-subj", f"/CN={name}", "-addext", f"subjectAltName=DNS:{name}", "-keyout", str(key), "-out", str(cert)],
+                   check=True, capture_output=True)
+    return cert, key
+
+
+def test_what_tls_refuses_ends_with_78(tmp_path):
+    """The server speaks TLS only, as a name that is not the one it is reached by."""
+    cluster = Cluster()
+    try:
+        cert, key = certificate(tmp_path, "db.example.com")
+        other, _ = certificate(tmp_path, "other.example.com")
+        cluster.use_tls(cert, key)
+        for change, says in (({"DB_SSLMODE": "disable"}, "no encryption"),
+                             ({"DB_SSLMODE": "verify-ca", "DB_SSLROOTCERT": other}, "certificate verify failed"),
+                             ({"DB_SSLMODE": "verify-ca", "DB_SSLROOTCERT": tmp_path / "none"}, "does not exist"),
+                             ({"DB_SSLMODE": "verify-full", "DB_SSLROOTCERT": cert}, "does not match host name")):
+            for command in (("serve", "--port", "0", "--data", tmp_path / "d"), ("migrate", "up"), ("verify",)):
+                r = cli(*command, env=environment(**{**cluster.env(), **change}))
+                assert r.returncode == 78 and len(lines(r.stderr)) == 1 and says in r.stderr, (change, command, r.returncode, r.stderr)
+                assert PASSWORD not in r.stderr
+            assert cluster.sql("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'") == "0"
+        good = environment(**cluster.env(DB_SSLMODE="verify-ca", DB_SSLROOTCERT=cert))
+        assert cli("migrate", "up", env=good).returncode == 0 and cli("verify", env=good).returncode == 0
+    finally:
+        cluster.close()
 
 
 def test_commands(cluster, fresh, tmp_path):
@@ -79,7 +130,8 @@ def test_commands(cluster, fresh, tmp_path):
     r = cli("replay", "--write", env=env)
     assert r.returncode == 0, r.stderr
     assert cli("verify", "-o", "json", env=env).returncode == 0
-    assert cli("migrate", "down", env=env).returncode == 1
+    while cli("migrate", "down", env=env).returncode != 1:  # what holds no records may go
+        assert int(cluster.sql("SELECT max(version) FROM schema_migration")) > 1
     assert cli("backup", tmp_path / "x", env=env).returncode == 2
     printed = cli("config", "print", env=env).stdout
     for text in (printed, s.log_text()):

@@ -1,31 +1,12 @@
 """The binary on a PostgreSQL primary with a streaming replica: reads go there, never older than what was written;
 without the primary they are marked stale and writes answer 503 at once; with it back all is as before."""
-import os
-import shutil
-import tempfile
 import time
-from pathlib import Path
 
 import pytest
 
 import harness
 from harness import new_user
-from postgres import Cluster
-
-
-class Replica(Cluster):
-    def __init__(self, of):  # pylint: disable=super-init-not-called
-        self.dir = Path(tempfile.mkdtemp(prefix="payflow-pg-", dir="/tmp"))
-        self.port = harness.free_port()
-        self.process = None
-        if os.getuid() == 0:
-            shutil.chown(self.dir, "postgres")
-        with open(of.dir / "data/pg_hba.conf", "a", encoding="ascii") as hba:
-            hba.write("local replication all trust\n")
-        of.sql("SELECT pg_reload_conf()")
-        self._run("pg_basebackup", "-h", of.dir, "-p", of.port, "-U", "postgres", "-D", self.dir / "data", "-X", "stream",
-                  "-c", "fast", "-R", "-N")
-        self.start()
+from postgres import Cluster, Replica
 
 
 @pytest.fixture(scope="module")

@@ -3,131 +3,25 @@
 One stack serves the module; the tests run in their order, the last one takes it down and looks for what is left.
 """
 import http.server
-import json
 import os
-import random
 import re
 import shutil
 import signal
 import socket
 import stat
 import subprocess
-import tempfile
 import threading
 import time
 from collections import Counter
 from decimal import Decimal
 from pathlib import Path
 
-import httpx
 import pytest
 
 import harness
 import test_seeds
-from harness import BIN, ROOT, eventually, ok, problem
-
-PORTS = {"db-master": [5432], "db-replica1": [5433], "db-replica2": [5434], "redis-master": [6379], "redis-replica": [6380],
-         "app1": [8081], "app2": [8082], "prometheus": [9090], "nginx": [80, 443, 8080]}
-
-
-def taken(port):
-    with socket.socket() as s:
-        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            s.bind(("127.0.0.1", port))
-        except OSError:
-            return True
-    return False
-
-
-def free_offset():
-    """One that leaves every port free, and below those that the system hands out by itself."""
-    for offset in random.sample(range(10000, 23000, 20), 200):
-        if not any(taken(p + offset) for ports in PORTS.values() for p in ports):
-            return offset
-    raise AssertionError("no room for a stack")
-
-
-def mentions(text):
-    """The processes whose command line names it."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                line = (entry / "cmdline").read_bytes()
-            except OSError:
-                continue
-            if text.encode() in line:
-                found.append((int(entry.name), line))
-    return found
-
-
-def alive(pid):
-    """A zombie is not: whose it became looks after it in its own time."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-class Stack:
-    def __init__(self):
-        self.home = Path(tempfile.mkdtemp(prefix="payflow-stack-"))
-        self.home.chmod(0o755)  # PostgreSQL runs as another user when root starts it
-        self.dir = self.home / "stack"
-        self.offset = free_offset()
-        self.env = {}
-        self.pids = {}
-
-    def __call__(self, *words, code=0, **env):
-        r = subprocess.run([str(ROOT / "deploy" / "stack" / "stack"), *words], capture_output=True, text=True, timeout=240, check=False,
-                           env={**os.environ, "STACK_DIR": str(self.dir), "STACK_OFFSET": str(self.offset), "STACK_BIN": BIN, **env})
-        assert r.returncode == code, f"stack {' '.join(words)}: {r.returncode}\n{r.stdout}{r.stderr}\n{self.logs() if code == 0 else ''}"
-        return r
-
-    def logs(self):
-        return "\n".join(f"--- {p.name}\n" + "\n".join(p.read_text("utf-8", "replace").splitlines()[-12:])
-                         for p in sorted(self.dir.glob("logs/*.log")))
-
-    def port(self, part, n=0):
-        return PORTS[part][n] + self.offset
-
-    def parts(self):
-        r = subprocess.run([str(ROOT / "deploy" / "stack" / "stack"), "status", "--json"], capture_output=True, text=True, timeout=60,
-                           check=False, env={**os.environ, "STACK_DIR": str(self.dir)})
-        return {p["part"]: p for p in json.loads(r.stdout)["parts"]}
-
-    def client(self, part="nginx", n=0, key=None, scheme="http"):
-        headers = {"X-API-Key": key} if key else {}
-        verify = str(self.dir / "conf" / "nginx" / "cert.pem") if scheme == "https" else True
-        return httpx.Client(base_url=f"{scheme}://localhost:{self.port(part, n)}", headers=headers, timeout=30, trust_env=False, verify=verify)
-
-    @property
-    def key(self):
-        return (self.dir / "secrets" / "operator.key").read_text().strip()
-
-    def psql(self, part, sql, database="payflow"):
-        r = subprocess.run(["psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-h", "127.0.0.1", "-p", str(self.port(part)), "-U", "postgres",
-                            "-d", database, "-c", sql], capture_output=True, text=True, timeout=30, check=False,
-                           env={"PATH": os.environ["PATH"], "PGPASSFILE": str(self.dir / "secrets" / "pgpass")})
-        return r.stdout.strip() if r.returncode == 0 else r.stderr
-
-    def redis(self, part, *commands):
-        """The raw answers, one line or bulk each."""
-        out = []
-        with socket.create_connection(("127.0.0.1", self.port(part)), timeout=5) as s, s.makefile("rwb") as f:
-            for command in commands:
-                f.write(command.encode() + b"\r\n")
-                f.flush()
-                line = f.readline().decode().strip()
-                out.append(f.read(int(line[1:]) + 2).decode().strip() if line.startswith("$") and line != "$-1" else line)
-        return out
-
-    def nothing_left(self):
-        assert not self.dir.exists()
-        assert not mentions(str(self.dir))
-        assert not [p for p in self.pids if alive(p)]
-        assert not [p + self.offset for ports in PORTS.values() for p in ports if taken(p + self.offset)]
+from cluster import PORTS, Stack, mentions
+from harness import ROOT, eventually, ok, problem
 
 
 @pytest.fixture(scope="module")
@@ -315,6 +209,18 @@ class Dummy(http.server.ThreadingHTTPServer):
 
         def log_message(self, *_):
             pass
+
+
+def test_nobody_forges_an_address(stack):
+    """The client's own is that of the audit log, though here it is an address that the instances trust."""
+    name = harness.unique("ghost")
+    with stack.client() as c:
+        r = c.post("/api/v1/auth/login", json={"email": name, "password": "x"},
+                   headers={"X-Forwarded-For": "6.6.6.6", "X-Real-IP": "6.6.6.6", "Forwarded": "for=6.6.6.6"})
+        assert r.status_code == 401, r.text
+    with stack.client(key=stack.key) as c:
+        rows = ok(c.get("/api/v1/admin/audit", params={"action": "login.refused"}))["data"]
+    assert [row["address"] for row in rows if row["entity_id"] == name] == ["127.0.0.1"]
 
 
 def test_what_nginx_sends_and_never_sends_twice(stack):

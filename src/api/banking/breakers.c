@@ -12,9 +12,9 @@ static const char *state_name(enum breaker_state s)
 
 void api_breakers_write(struct api_call *c, struct jw *w)
 {
-    const char *name;
+    char name[APP_BREAKER_NAME_MAX];
     struct breaker_figures f;
-    for (unsigned i = 0; app_breaker_read(c->app, i, &name, &f); i++) {
+    for (unsigned i = 0; app_breaker_read(c->app, i, name, &f); i++) {
         jw_key(w, name);
         jw_obj(w);
         jw_kz(w, "state", state_name(f.state));
@@ -65,10 +65,10 @@ static enum api_step failed(struct api_call *c, enum pf_err e, const char *error
 /* Whole seconds until the breaker lets a call through, at least one. */
 static void retry_after(struct api_call *c, enum app_trial t)
 {
-    const char *name;
+    char name[APP_BREAKER_NAME_MAX];
     struct breaker_figures f;
     char text[24];
-    if (!app_breaker_read(c->app, t, &name, &f))
+    if (!app_breaker_read(c->app, t, name, &f))
         return;
     int64_t s = (f.retry_in_us + 999999) / 1000000;
     int n = snprintf(text, sizeof text, "%lld", (long long)(s > 0 ? s : 1));

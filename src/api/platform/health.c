@@ -3,6 +3,9 @@
 
 #include <string.h>
 
+#include "app/lastgood.h"
+#include "app/lease.h"
+
 static void part(struct jw *w, const char *name, const char *status)
 {
     jw_key(w, name);
@@ -23,6 +26,25 @@ static void write_connections(struct jw *w, const struct store_pool *p)
     jw_kint(w, "failures", p->failures);
 }
 
+/* What answers in the place of the store: replicas without their primary, then the last good answers. */
+static void write_fallback(struct api_call *c, struct jw *w, const struct store_cluster *cluster)
+{
+    struct fallback_figures f;
+    bool keeps = app_lastgood_read(c->app, &f);
+    part(w, "fallback_manager", "UP");
+    jw_kbool(w, "enabled", keeps);
+    if (cluster)
+        jw_kuint(w, "stale_reads", cluster->stale_reads);
+    if (keeps) {
+        jw_kuint(w, "entries", f.entries);
+        jw_kuint(w, "bytes", f.bytes);
+        jw_kuint(w, "last_good_answers", f.stale);
+        jw_kuint(w, "default_answers", f.defaults);
+        jw_kuint(w, "without_answer", f.none);
+    }
+    jw_end_obj(w);
+}
+
 /* Reads over the replicas; c NULL: one process, one store, nothing to balance. */
 static void write_balancer(struct jw *w, const struct store_cluster *c)
 {
@@ -32,7 +54,7 @@ static void write_balancer(struct jw *w, const struct store_cluster *c)
     part(w, "load_balancer", !c || up == c->n ? "UP" : up ? "DEGRADED" : "DOWN");
     jw_kbool(w, "enabled", c && c->n > 0);
     if (c && c->n > 0) {
-        jw_kz(w, "algorithm", "round_robin");
+        jw_kz(w, "algorithm", c->algorithm);
         jw_kuint(w, "primary_reads", c->primary_reads);
         jw_key(w, "backends");
         jw_arr(w);
@@ -51,6 +73,44 @@ static void write_balancer(struct jw *w, const struct store_cluster *c)
             jw_end_obj(w);
         }
         jw_end_arr(w);
+    }
+    jw_end_obj(w);
+}
+
+/* What the ticketing surface needs besides the database. */
+static void write_tickets(struct jw *w, const struct app_health *h)
+{
+    const struct bus_stats *b = &h->messages;
+    part(w, "documents", app_health_name(h->documents));
+    jw_kz(w, "engine", h->documents_engine);
+    jw_end_obj(w);
+    part(w, "bus", app_health_name(h->bus));
+    jw_kz(w, "engine", b->engine ? b->engine : "");
+    jw_kuint(w, "published", b->published);
+    jw_kuint(w, "taken", b->taken);
+    jw_kuint(w, "refused", b->refused);
+    jw_kuint(w, "delivered", b->delivered);
+    jw_kuint(w, "done", b->done);
+    jw_kuint(w, "again", b->again);
+    jw_kuint(w, "dead", b->dead);
+    jw_kuint(w, "unsettled", b->unsettled);
+    jw_kuint(w, "connects", b->connects);
+    jw_end_obj(w);
+}
+
+/* Which instance does each background job. */
+static void write_jobs(struct api_call *c, struct jw *w)
+{
+    part(w, "jobs", "UP");
+    for (unsigned i = 0; i < APP_LEASES; i++) {
+        struct app_lease_state l;
+        app_lease_state(c->app, (enum app_lease)i, &l);
+        jw_key(w, l.job);
+        jw_obj(w);
+        jw_kbool(w, "held", l.held);
+        jw_kz(w, "holder", l.holder);
+        jw_kint(w, "token", l.token);
+        jw_end_obj(w);
     }
     jw_end_obj(w);
 }
@@ -87,8 +147,12 @@ static void write_services(struct api_call *c, struct jw *w, const struct app_he
     const bool shared = app_cluster(c->app, &cluster);
     part(w, "connection_manager", shared && !cluster.pool.reachable ? "DOWN" : "UP");
     jw_kz(w, "mode", shared ? "pooled" : "embedded");
-    if (shared)
+    if (shared) {
         write_connections(w, &cluster.pool);
+        jw_kuint(w, "read_retries", cluster.retries);
+        jw_kuint(w, "group_retries", cluster.group_retries);
+        jw_kbool(w, "commits_stalled", cluster.stalled);
+    }
     for (unsigned i = 0; i < 2; i++) {
         jw_key(w, ps[i].name);
         jw_obj(w);
@@ -101,12 +165,10 @@ static void write_services(struct api_call *c, struct jw *w, const struct app_he
         jw_end_obj(w);
     }
     jw_end_obj(w);
+    write_tickets(w, h);
+    write_jobs(c, w);
     write_balancer(w, shared ? &cluster : NULL);
-    part(w, "fallback_manager", "UP");
-    jw_kbool(w, "enabled", shared && cluster.n > 0); /* reads without the primary */
-    if (shared)
-        jw_kuint(w, "stale_reads", cluster.stale_reads);
-    jw_end_obj(w);
+    write_fallback(c, w, shared ? &cluster : NULL);
     part(w, "circuit_breakers", "UP");
     api_breakers_write(c, w);
     jw_end_obj(w);
@@ -116,7 +178,7 @@ static void write_services(struct api_call *c, struct jw *w, const struct app_he
 static enum api_step answer(struct api_call *c, bool draining, bool services)
 {
     struct app_health h;
-    if (app_shared(c->app) && !c->may_block)
+    if (app_health_blocks(c->app) && !c->may_block)
         return API_BLOCK;
     app_health(c->app, &h);
     bool down = h.state == HEALTH_DOWN || draining;

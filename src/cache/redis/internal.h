@@ -8,15 +8,18 @@
 
 #include "base/buf.h"
 #include "base/clock.h"
+#include "base/resolve.h"
 #include "cache/redis/redis.h"
 #include "resilience/breaker.h"
 
 enum {
     CONNECT_US = 200 * 1000,
+    NAMES_MS = 1000, /* for the name's address; on a thread of the cache's own, which is to stop as soon */
     COMMAND_US = 100 * 1000,
     SLOW_US = 50 * 1000,
     TAKE_US = 50 * 1000,          /* how long a thread waits for a free connection */
-    LOCAL_LIFETIME_US = 1000000,  /* of a copy of what other instances may change */
+    LOCAL_LIFETIME_US = 3000000,  /* of a copy of what other instances may change */
+    ACCORD_LEASE_US = 1000000,    /* how long an agreement lasts */
     REPLY_BYTES_MAX = 4 << 20,    /* of what came and was not read yet */
     REPLY_ELEMENTS_MAX = 1 << 17, /* a SCAN slice is about its COUNT */
     RUN_LEN = 16,
@@ -51,6 +54,7 @@ struct link {
     int port, db;
     unsigned pool_size, min_idle;
     struct breaker *breaker;
+    struct resolver *names;
 
     pthread_mutex_t lock;
     pthread_cond_t given, wanted; /* a connection came back; the keeper has something to do */
@@ -93,6 +97,7 @@ void deadline_after(int64_t us, struct timespec *ret);
 /* NULL: Redis is out of use, or all connections are for too long. */
 struct conn *link_take(struct link *l);
 void link_give(struct link *l, struct conn *c);
+bool link_stopping(struct link *l);
 /* Out of use until the keeper brings it back with a new epoch. */
 void link_down(struct link *l, const char *why);
 /* The same for an invalidation that Redis may not have seen. */
@@ -163,8 +168,40 @@ struct tier_counts {
     _Atomic uint64_t hits, misses, puts, invalidations, refused_puts;
 };
 
+/* What all instances agree on: accord.c. */
+struct accord {
+    bool (*say)(void *ctx, const char *process, const char *word, struct cache_words *ret);
+    void (*end)(void *ctx, const char *process);
+    void *ctx;
+    pthread_t thread;
+    bool running;
+    pthread_mutex_t lock;
+    pthread_cond_t more, changed; /* the thread has something to do; a round is over */
+    char word[RUN_LEN + 1];       /* of the round under way */
+    char said[RUN_LEN + 1];       /* of the last good one */
+    int64_t beat_us;              /* when that began; 0: none yet */
+    int64_t deaf_us;              /* when it was known that "" had been said durably; 0: it has not */
+    bool alone;                   /* nobody else could be told, as of the last good round */
+    bool agreed, entering;        /* values are in use; are about to be */
+    bool stop, wanted;
+    unsigned n_waiting;
+    _Atomic int64_t lease_us; /* 0: none */
+};
+
+/* Who waits to know that all was heard: ears.c. */
+struct ears {
+    pthread_mutex_t lock;
+    struct conn *conn;                    /* the subscription; NULL: none */
+    struct cache_confirm *asked, *flying; /* before and behind the PING under way */
+    bool pinged;
+    int64_t pinged_us;
+    _Atomic int64_t heard_us;
+};
+
 struct tiers {
     struct cache cache;
+    struct accord accord;
+    struct ears ears;
     struct cache *local;
     struct link link;
     struct flights flights;
@@ -180,6 +217,31 @@ struct tiers {
     void *watch_ctx;
 };
 
+/* Before any thread of the tiers is there. */
+void accord_init(struct tiers *t, const struct cache_redis_options *o);
+/* Once the link is there. false: no thread; accord_stop is allowed all the same. */
+bool accord_start(struct tiers *t);
+void accord_stop(struct tiers *t);
+void accord_fini(struct tiers *t);
+/* Can nobody have acknowledged a change that was not told here? */
+bool accord_sound(struct tiers *t);
+/* What others tell is not heard any more. */
+void accord_deaf(struct tiers *t);
+/* The state of the link has changed: say so now. */
+void accord_hurry(struct tiers *t);
+/* Waits until it does not matter to others whether they heard: a change was told through the server `run` (""; it could
+   not be told). false: that did not come about within 5 s. */
+bool accord_settle(struct tiers *t, const char *run);
+
+void ears_init(struct ears *e);
+void ears_fini(struct ears *e);
+/* Listens until the subscription is lost or the link stops; heard is called for each message and says whether to go on.
+ */
+void ears_listen(struct tiers *t, struct conn *c, bool (*heard)(struct tiers *t, const redisReply *r));
+void tiers_confirm(struct cache *c, struct cache_confirm *q);
+
+/* Makes void what is in Redis, at the other instances and here. */
+bool keeper_void(struct tiers *t);
 /* The two threads. false: none runs. */
 bool keeper_start(struct tiers *t);
 void keeper_stop(struct tiers *t);

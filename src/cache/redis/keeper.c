@@ -17,9 +17,6 @@ enum {
     BACKOFF_LEAST_US = 100 * 1000,
     BACKOFF_MOST_US = 1000 * 1000,
     STEADY_US = 10 * 1000000, /* in use for this long: the next failure is a new one */
-    PING_US = 500 * 1000,
-    SILENT_US = 1500 * 1000, /* a subscription without even a pong */
-    LISTEN_US = 100 * 1000,
     VOID_TRIES = 100,
 };
 
@@ -83,6 +80,18 @@ static bool void_all(struct tiers *t, struct conn *c)
         return false;
     const bool ok = r[0]->type == REDIS_REPLY_INTEGER && r[1]->type == REDIS_REPLY_INTEGER;
     replies_free(r, 2);
+    return ok;
+}
+
+bool keeper_void(struct tiers *t)
+{
+    struct conn *c = link_take(&t->link);
+    if (!c)
+        return false;
+    const bool ok = void_all(t, c);
+    link_give(&t->link, c);
+    if (ok)
+        forget_all(t);
     return ok;
 }
 
@@ -176,8 +185,9 @@ static void beat(struct tiers *t)
                                STR(EPOCH_KEY),
                                {t->id, RUN_LEN},
                                {silence, str_from_u64(SILENCE_MS, silence)},
-                               {forget, str_from_u64(FORGET_MS, forget)}};
-    conn_script(l, c, SCRIPT_BEAT, 2, args, 5);
+                               {forget, str_from_u64(FORGET_MS, forget)},
+                               str_c(t->channel)};
+    conn_script(l, c, SCRIPT_BEAT, 2, args, 6);
     conn_command(c, "DBSIZE");
     conn_command(c, "INFO");
     const bool ok = conn_exchange(c, 3, r);
@@ -266,6 +276,7 @@ static void *keep(void *ctx)
         } else if (!was_up && now_us() >= next_try) {
             if (bring_up(t, why)) {
                 up = true;
+                accord_hurry(t);
                 log_msg(LOG_INFO, "Redis is in use", LOG_S("host", l->host), LOG_I("port", l->port));
                 next_beat = since = now_us();
             } else {
@@ -304,7 +315,7 @@ static bool heard(struct tiers *t, const redisReply *r)
     if (r->type != REDIS_REPLY_ARRAY || r->elements < 2 || r->element[0]->type != REDIS_REPLY_STRING)
         return false;
     if (strcmp(r->element[0]->str, "message") != 0)
-        return strcmp(r->element[0]->str, "pong") == 0 || strcmp(r->element[0]->str, "subscribe") == 0;
+        return strcmp(r->element[0]->str, "subscribe") == 0;
     if (r->elements != 3 || r->element[2]->type != REDIS_REPLY_STRING)
         return false;
     const struct str m = {r->element[2]->str, r->element[2]->len};
@@ -325,14 +336,6 @@ static bool heard(struct tiers *t, const redisReply *r)
     return true;
 }
 
-static bool stopping(struct link *l)
-{
-    pthread_mutex_lock(&l->lock);
-    const bool stop = l->stop;
-    pthread_mutex_unlock(&l->lock);
-    return stop;
-}
-
 static void subscribed(struct link *l, const char *run)
 {
     pthread_mutex_lock(&l->lock);
@@ -345,7 +348,7 @@ static void subscribed(struct link *l, const char *run)
 
 static void listen_on(struct tiers *t, struct conn *c)
 {
-    int64_t last = now_us(), pinged = last;
+
     bool ok = true;
     conn_command(c, "SUBSCRIBE %s", t->channel);
     redisReply *first = conn_send(c, COMMAND_US) ? conn_receive(c, COMMAND_US) : NULL;
@@ -355,30 +358,18 @@ static void listen_on(struct tiers *t, struct conn *c)
         return;
     forget_all(t); /* what was said before was not heard */
     subscribed(&t->link, c->run);
-    while (ok && !stopping(&t->link)) {
-        redisReply *r = conn_receive(c, LISTEN_US);
-        if (r) {
-            ok = heard(t, r);
-            last = now_us();
-            replies_free(&r, 1);
-        } else {
-            ok = !c->broken && now_us() - last < SILENT_US;
-        }
-        if (ok && now_us() - pinged >= PING_US) {
-            conn_command(c, "PING");
-            ok = conn_send(c, COMMAND_US);
-            pinged = now_us();
-        }
-    }
+    ears_listen(t, c, heard);
+    accord_deaf(t);
     subscribed(&t->link, NULL);
     link_down(&t->link, "the subscription is lost");
+    accord_hurry(t);
 }
 
 static void *subscribe(void *ctx)
 {
     struct tiers *t = ctx;
     struct link *l = &t->link;
-    for (unsigned tries = 0; !stopping(l); tries++) {
+    for (unsigned tries = 0; !link_stopping(l); tries++) {
         char why[WHY_MAX];
         struct timespec until;
         struct conn *c = link_connect(l, why);

@@ -40,13 +40,17 @@ static const char script_rate[] =
     "local t=redis.call('PTTL',KEYS[1])\n"
     "if t<0 and c>0 then redis.call('PEXPIRE',KEYS[1],ARGV[2]) t=tonumber(ARGV[2]) end\n"
     "return {n,t}\n";
-/* KEYS: instances, epoch. ARGV: this one, ms of silence, ms until it is forgotten. How many are missing. */
+/* KEYS: instances, epoch. ARGV: this one, ms of silence, ms until it is forgotten, the channel. How many are missing.
+ */
 static const char script_beat[] = "local t=redis.call('TIME')\n"
                                   "local now=t[1]*1000+math.floor(t[2]/1000)\n"
                                   "redis.call('ZADD',KEYS[1],now,ARGV[1])\n"
                                   "redis.call('ZREMRANGEBYSCORE',KEYS[1],'-inf',now-ARGV[3])\n"
                                   "local n=redis.call('ZCOUNT',KEYS[1],'-inf',now-ARGV[2])\n"
-                                  "if n>0 then redis.call('DEL',KEYS[2]) end\n"
+                                  "if n>0 then\n"
+                                  " redis.call('DEL',KEYS[2])\n"
+                                  " redis.call('PUBLISH',ARGV[4],'0000000000000000g*')\n"
+                                  "end\n"
                                   "return n\n";
 
 const char *const script_text[SCRIPTS] = {
@@ -68,7 +72,7 @@ static void on_transition(void *ctx, enum breaker_state from, enum breaker_state
         atomic_store_explicit(&l->up_hint, false, memory_order_release);
 }
 
-bool link_init(struct link *l, const struct cache_redis_options *o)
+struct breaker_config cache_redis_breaker(void)
 {
     struct breaker_config bc = breaker_defaults();
     bc.window = BREAKER_COUNT_BASED;
@@ -78,6 +82,12 @@ bool link_init(struct link *l, const struct cache_redis_options *o)
     bc.slow_rate = 50;
     bc.slow_call_us = SLOW_US;
     bc.lease_us = 10 * 1000000;
+    return bc;
+}
+
+bool link_init(struct link *l, const struct cache_redis_options *o)
+{
+    struct breaker_config bc = o->breaker ? *o->breaker : cache_redis_breaker();
     bc.on_transition = on_transition;
     bc.ctx = l;
     *l = (struct link){.port = o->port, .db = o->db, .pool_size = o->pool_size, .min_idle = o->min_idle};
@@ -95,8 +105,9 @@ bool link_init(struct link *l, const struct cache_redis_options *o)
     l->user = strdup(o->user);
     l->password = strdup(o->password);
     l->breaker = breaker_new(&bc, now_us());
+    l->names = resolver_new();
     snprintf(l->why, sizeof l->why, "not connected yet");
-    return l->host && l->user && l->password && l->breaker;
+    return l->host && l->user && l->password && l->breaker && l->names;
 }
 
 void link_fini(struct link *l)
@@ -107,6 +118,7 @@ void link_fini(struct link *l)
         conn_close(c);
     }
     breaker_free(l->breaker);
+    resolver_free(l->names);
     free(l->host);
     free(l->user);
     if (l->password)
@@ -349,8 +361,20 @@ static bool introduce(const struct link *l, struct conn *c, char why[WHY_MAX])
 struct conn *link_connect(const struct link *l, char why[WHY_MAX])
 {
     const struct timeval tv = {0, CONNECT_US};
-    redisContext *redis =
-        l->host[0] == '/' ? redisConnectUnixWithTimeout(l->host, tv) : redisConnectWithTimeout(l->host, l->port, tv);
+    redisContext *redis = NULL;
+    struct resolved at = {.n = 0};
+    char names[RESOLVE_WHY_MAX];
+    if (l->host[0] == '/') {
+        redis = redisConnectUnixWithTimeout(l->host, tv);
+    } else if (resolver_ask(l->names, l->host, NAMES_MS, &at, names) != PFE_OK) {
+        snprintf(why, WHY_MAX, "look up: %.100s", names);
+        return NULL;
+    }
+    for (unsigned i = 0; i < at.n && (!redis || redis->err); i++) {
+        if (redis)
+            redisFree(redis);
+        redis = redisConnectWithTimeout(at.address[i], l->port, tv);
+    }
     snprintf(why, WHY_MAX, "out of memory");
     if (!redis)
         return NULL;
@@ -411,6 +435,14 @@ static void down_locked(struct link *l, const char *why, struct conn **dead)
     drop_idle(l, dead);
     pthread_cond_broadcast(&l->given);
     pthread_cond_signal(&l->wanted);
+}
+
+bool link_stopping(struct link *l)
+{
+    pthread_mutex_lock(&l->lock);
+    const bool stop = l->stop;
+    pthread_mutex_unlock(&l->lock);
+    return stop;
 }
 
 void link_down(struct link *l, const char *why)

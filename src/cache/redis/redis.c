@@ -206,7 +206,7 @@ static void tiers_forgo(struct cache *c, uint64_t token)
 /* ---- invalidating ---- */
 
 /* Up to MESSAGE_KEYS keys: removed from Redis, and the others told. *ret_there: the first had a value. */
-static bool del_redis(struct tiers *t, const struct str *keys, size_t n, bool *ret_there)
+static bool del_redis(struct tiers *t, const struct str *keys, size_t n, bool *ret_there, char ret_run[RUN_LEN + 1])
 {
     const char *argv[1 + MESSAGE_KEYS];
     size_t lens[1 + MESSAGE_KEYS];
@@ -235,34 +235,49 @@ static bool del_redis(struct tiers *t, const struct str *keys, size_t n, bool *r
         if (ok && r[1]->integer > 0)
             count(&t->counts.invalidations, (uint64_t)r[1]->integer);
     }
+    memcpy(ret_run, c->run, RUN_LEN + 1);
     replies_free(r, 3);
     buf_free(&message);
     link_give(&t->link, c);
     return ok;
 }
 
-static void tiers_del_many(struct cache *c, const struct str *keys, size_t n)
+static void missed(struct tiers *t, const char *why)
+{
+    link_missed(&t->link, why);
+    accord_hurry(t);
+}
+
+static bool tiers_del_many(struct cache *c, const struct str *keys, size_t n)
 {
     struct tiers *t = tiers_of(c);
+    char run[RUN_LEN + 1] = "";
     bool there;
-    for (size_t i = 0; i < n; i += MESSAGE_KEYS)
-        if (!del_redis(t, keys + i, n - i < MESSAGE_KEYS ? n - i : MESSAGE_KEYS, &there)) {
-            link_missed(&t->link, "an invalidation was not confirmed");
+    for (size_t i = 0; i < n; i += MESSAGE_KEYS) {
+        char through[RUN_LEN + 1];
+        const bool told = del_redis(t, keys + i, n - i < MESSAGE_KEYS ? n - i : MESSAGE_KEYS, &there, through);
+        if (!told || (i > 0 && strcmp(run, through) != 0)) {
+            missed(t, "an invalidation was not confirmed");
+            run[0] = '\0';
             break;
         }
+        memcpy(run, through, sizeof run);
+    }
     /* after Redis: what another thread read there before finds its token stale */
     for (size_t i = 0; i < n; i++)
         cache_del(t->local, keys[i]);
+    return accord_settle(t, run);
 }
 
 static bool tiers_del(struct cache *c, struct str key)
 {
     struct tiers *t = tiers_of(c);
+    char run[RUN_LEN + 1];
     bool there = false;
     if (key.n > CACHE_KEY_MAX)
         return false;
-    if (!del_redis(t, &key, 1, &there))
-        link_missed(&t->link, "an invalidation was not confirmed");
+    if (!del_redis(t, &key, 1, &there, run))
+        missed(t, "an invalidation was not confirmed");
     return cache_del(t->local, key) || there;
 }
 
@@ -295,7 +310,7 @@ static uint64_t tiers_del_glob(struct cache *c, struct str pattern)
     struct tiers *t = tiers_of(c);
     uint64_t shared = 0;
     if (!tiers_redis_del_glob(t, pattern, &shared) || !publish_glob(t, pattern))
-        link_missed(&t->link, "an invalidation by pattern was not confirmed");
+        missed(t, "an invalidation by pattern was not confirmed");
     count(&t->counts.invalidations, shared);
     const uint64_t local = cache_del_glob(t->local, pattern);
     return local > shared ? local : shared; /* most are in both */
@@ -338,9 +353,11 @@ static unsigned tiers_stats(struct cache *c, struct cache_stats *out, unsigned c
     unsigned n = cache_stats(t->local, out, cap);
     if (n >= cap)
         return n;
+    struct breaker_figures f;
+    breaker_read(t->link.breaker, clock_mono(clock_system()), &f);
     out[n] = (struct cache_stats){
         .tier = "redis",
-        .up = link_up(&t->link),
+        .up = link_up(&t->link) && accord_sound(t),
         .hits = count_get(&t->counts.hits),
         .misses = count_get(&t->counts.misses),
         .puts = count_get(&t->counts.puts),
@@ -351,6 +368,12 @@ static unsigned tiers_stats(struct cache *c, struct cache_stats *out, unsigned c
         .entries = count_get(&t->entries),
         .bytes = count_get(&t->bytes),
         .max_bytes = count_get(&t->max_bytes),
+        .breaker = {.state = breaker_state_name(f.state),
+                    .permitted = f.total_permitted,
+                    .rejected = f.total_rejected,
+                    .successes = f.total_successes,
+                    .failures = f.total_failures,
+                    .consecutive_failures = f.consecutive_failures},
     };
     return n + 1;
 }
@@ -364,8 +387,21 @@ static void tiers_watch(struct cache *c, void (*fn)(void *ctx, struct str patter
     pthread_mutex_unlock(&t->watch_lock);
 }
 
+static bool tiers_sound(struct cache *c)
+{
+    struct tiers *t = tiers_of(c);
+    return link_up(&t->link) && accord_sound(t);
+}
+
+static int64_t tiers_heard(struct cache *c)
+{
+    return atomic_load_explicit(&tiers_of(c)->ears.heard_us, memory_order_acquire);
+}
+
 static void tiers_free(struct tiers *t)
 {
+    accord_fini(t);
+    ears_fini(&t->ears);
     link_fini(&t->link);
     flights_fini(&t->flights);
     rates_free(t->rates);
@@ -377,6 +413,7 @@ static void tiers_free(struct tiers *t)
 static void tiers_close(struct cache *c)
 {
     struct tiers *t = tiers_of(c);
+    accord_stop(t);
     keeper_stop(t);
     cache_close(t->local);
     tiers_free(t);
@@ -384,6 +421,9 @@ static void tiers_close(struct cache *c)
 
 static const struct cache_ops tiers_ops = {
     .close = tiers_close,
+    .sound = tiers_sound,
+    .confirm = tiers_confirm,
+    .heard = tiers_heard,
     .get = tiers_get,
     .fetch = tiers_fetch,
     .put = tiers_put,
@@ -410,8 +450,13 @@ struct cache *cache_redis_new(const struct cache_redis_options *o)
     snprintf(t->channel, sizeof t->channel, "payflow:%d:invalidated", o->db);
     pthread_mutex_init(&t->watch_lock, NULL);
     flights_init(&t->flights);
+    ears_init(&t->ears);
     t->rates = rates_new();
-    if (!link_init(&t->link, o) || !t->rates || !keeper_start(t)) {
+    accord_init(t, o);
+    const bool kept = link_init(&t->link, o) && t->rates && keeper_start(t);
+    if (!kept || !accord_start(t)) {
+        if (kept)
+            keeper_stop(t);
         tiers_free(t);
         return NULL;
     }

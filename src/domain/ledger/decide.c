@@ -86,9 +86,15 @@ static enum pf_err check_state(const struct ledger_account *a, enum ledger_kind 
     return !(a->flags & LEDGER_FROZEN) == (kind == LEDGER_FREEZE) ? PFE_OK : PFE_WRONG_STATE;
 }
 
+/* Text that every engine stores as it is: one entry that its database refuses would fail its whole group. */
+static bool is_text(struct str s, size_t max)
+{
+    return s.n <= max && (s.n == 0 || (!memchr(s.p, '\0', s.n) && str_utf8_ok(s)));
+}
+
 static bool texts_fit(const struct ledger_command *c)
 {
-    return c->description.n <= LEDGER_DESCRIPTION_MAX && c->origin.n <= LEDGER_ORIGIN_MAX;
+    return is_text(c->description, LEDGER_DESCRIPTION_MAX) && is_text(c->origin, LEDGER_ORIGIN_MAX);
 }
 
 static int64_t amount_of(const struct ledger_command *c)

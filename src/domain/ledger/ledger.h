@@ -95,7 +95,7 @@ struct ledger_entry {
     int64_t ref;                     /* entry that it resolves; 0: none */
     int64_t actor;                   /* user id of who asked; 0: system or anonymous */
     int64_t expires_us;     /* HOLD: wall µs from when it may no longer be captured; 0: never, and for other kinds */
-    struct str description; /* UTF-8, borrowed */
+    struct str description; /* UTF-8 without NUL, borrowed */
     /* what caused it when not a request: "schedule:<id>:<due>" …; ASCII, <= LEDGER_ORIGIN_MAX; usually empty. Borrowed.
      */
     struct str origin;

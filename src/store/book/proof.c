@@ -17,6 +17,7 @@ struct proof {
     uint8_t seal[SHA256_LEN];
     struct sha256 *sha; /* over the entries since the last seal */
     int64_t marks, open_holds;
+    int64_t payments; /* of bookings */
     struct store_verify found;
 };
 
@@ -195,6 +196,8 @@ static enum pf_err fold(struct proof *p, const struct ledger_entry *e, int64_t h
         p->open_holds++;
     if (e->kind == LEDGER_CAPTURE || e->kind == LEDGER_RELEASE)
         p->open_holds--;
+    if (e->kind == LEDGER_CAPTURE && str_starts(e->origin, STR(TICKET_ORIGIN)))
+        p->payments++;
     return err;
 }
 
@@ -269,6 +272,9 @@ void proof_end(struct proof *p, const struct proof_counts *stored, struct store_
     if (stored->open_holds != p->open_holds)
         proof_fault(p, 0, "%lld open holds are stored, the journal has %lld", (long long)stored->open_holds,
                     (long long)p->open_holds);
+    if (stored->payments != p->payments)
+        proof_fault(p, 0, "%lld bookings are confirmed and paid, the journal has the payments of %lld",
+                    (long long)stored->payments, (long long)p->payments);
     if (stored->marks >= 0 && stored->marks != p->marks)
         proof_fault(p, 0, "%lld marks are stored, the journal makes %lld", (long long)stored->marks,
                     (long long)p->marks);

@@ -33,8 +33,13 @@ void proof_seal(struct proof *p, int64_t first_seq, int64_t last_seq, const uint
 void proof_fault(struct proof *p, int64_t seq, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 bool proof_ok(const struct proof *p);
 
+/* What engines find out about tickets, with the number of the event or booking. */
+#define PROOF_STOCK "the stock of event %lld is not what its bookings make"
+#define PROOF_BOOKING "the money of booking %lld is not where its state says"
+
 struct proof_counts {
     int64_t resolutions, marks, open_holds; /* rows stored; marks -1: keeps none */
+    int64_t payments;                       /* confirmed bookings that cost something */
 };
 /* What can be judged only after the last entry. */
 void proof_end(struct proof *p, const struct proof_counts *stored, struct store_verify *ret);

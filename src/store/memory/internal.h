@@ -13,9 +13,12 @@
 #include "codec/crypt.h"
 #include "port/store.h"
 #include "store/book/book.h"
+#include "store/book/lease.h"
+#include "store/book/proof.h"
 #include "store/memory/memory.h"
 
 struct memory_records; /* records.c: users, keys, sessions … */
+struct memory_tickets; /* ticketing.c: bookings, outbox, inbox */
 
 struct memory_seal {
     int64_t first_seq, last_seq;
@@ -36,6 +39,8 @@ struct memory_store {
     struct sha256 *sha;
     struct map_str idem; /* principal and key -> struct store_idem * */
     struct memory_records *rec;
+    struct lease_book leases; /* its own lock, the innermost */
+    struct memory_tickets *tickets;
 };
 
 static inline struct memory_store *memory_of(struct store *s)
@@ -70,6 +75,30 @@ enum pf_err memory_verify(struct store *s, struct store_verify *ret);
 /* The account as the journal makes it. Caller holds lock. */
 void memory_fold(const struct memory_store *s, struct book_account *a, struct store_replay *ret);
 
+/* ---- ticketing (ticketing.c) ---- */
+
+struct memory_tickets *memory_tickets_new(void);    /* NULL: out of memory */
+void memory_tickets_free(struct memory_tickets *t); /* NULL is allowed */
+/* The group's part. Caller holds wlock; for the commit also lock for writing. A commit that fails has done nothing. */
+enum pf_err memory_tickets_load(struct memory_store *s, const struct store_group_ask *ask,
+                                struct store_group *g) MUSTCHECK;
+enum pf_err memory_tickets_commit(struct memory_store *s, const struct store_commit *c) MUSTCHECK;
+/* Whether stock, bookings and the journal agree. Caller holds lock. *ret_paid: confirmed bookings that cost something.
+ */
+void memory_tickets_judge(const struct memory_store *s, struct proof *p, int64_t *ret_paid);
+
+enum pf_err memory_event_insert(struct store_tx *tx, struct ticket_event *e);
+enum pf_err memory_event_status(struct store_tx *tx, int64_t id, enum ticket_event_status status);
+enum pf_err memory_outbox_delete(struct store_tx *tx, const int64_t *ids, size_t n);
+enum pf_err memory_inbox_purge(struct store_tx *tx, int64_t before_us, int64_t *ret_n);
+enum pf_err memory_events_get(struct store *s, const struct store_ref *refs, size_t n, struct ticket_event *out);
+enum pf_err memory_bookings_get(struct store *s, const struct store_ref *refs, size_t n, struct ticket_booking *out);
+enum pf_err memory_booking_list(struct store *s, const struct store_booking_query *q, struct ticket_booking *out,
+                                unsigned *ret_n);
+enum pf_err memory_bookings_due(struct store *s, int64_t now_us, unsigned limit, int64_t *out_ids, unsigned *ret_n);
+enum pf_err memory_outbox_list(struct store *s, struct arena *a, int64_t after_id, unsigned limit,
+                               struct store_message *out, unsigned *ret_n);
+
 /* ---- records (records_*.c) ---- */
 
 struct memory_records *memory_rec_new(void);    /* NULL: out of memory */
@@ -80,6 +109,7 @@ bool memory_rec_owner_ok(struct memory_store *s, int64_t user);
 enum pf_err memory_rec_tx_begin(struct store *s, struct store_tx **ret);
 enum pf_err memory_rec_tx_commit(struct store_tx *tx);
 void memory_rec_tx_rollback(struct store_tx *tx);
+enum pf_err memory_rec_tx_fence(struct store_tx *tx, const struct store_fence *f);
 enum pf_err memory_rec_user_insert(struct store_tx *tx, struct store_user *u);
 enum pf_err memory_rec_user_update(struct store_tx *tx, const struct store_user *u);
 enum pf_err memory_rec_apikey_insert(struct store_tx *tx, struct store_apikey *k);

@@ -17,10 +17,12 @@ static void memory_close(struct store *st)
     map_str_free(&s->idem);
     map_u64_free(&s->resolved);
     memory_rec_free(s->rec);
+    memory_tickets_free(s->tickets);
     sha256_free(s->sha);
     book_free(&s->book);
     pthread_rwlock_destroy(&s->lock);
     pthread_mutex_destroy(&s->wlock);
+    lease_book_fini(&s->leases);
     free(s);
 }
 
@@ -44,23 +46,25 @@ static enum pf_err owner_ok(void *ctx, int64_t user, bool *ret_ok)
     return PFE_OK;
 }
 
-static enum pf_err memory_group_begin(struct store *st, const struct store_key *keys, size_t n,
-                                      const struct store_idem_ref *idem, size_t n_idem, struct store_slot *slots,
-                                      int64_t *ret_first_seq)
+static enum pf_err memory_group_begin(struct store *st, const struct store_group_ask *ask, struct store_group *g)
 {
-    (void)idem, (void)n_idem;
     struct memory_store *s = memory_of(st);
     pthread_mutex_lock(&s->wlock);
-    enum pf_err e = book_group_begin(&s->book, keys, n, slots, owner_ok, s);
+    enum pf_err e = book_group_begin(&s->book, ask->keys, ask->n_keys, g->slots, owner_ok, s);
     if (e == PFE_OK)
-        *ret_first_seq = s->book.head_seq + 1;
-    else
+        e = memory_tickets_load(s, ask, g);
+    if (e == PFE_OK) {
+        lease_book_group_begin(&s->leases, ask->fences, ask->n_fences);
+        g->first_seq = s->book.head_seq + 1;
+    } else {
         pthread_mutex_unlock(&s->wlock);
+    }
     return e;
 }
 
 static void memory_group_abort(struct store *st)
 {
+    lease_book_group_end(&memory_of(st)->leases);
     pthread_mutex_unlock(&memory_of(st)->wlock);
 }
 
@@ -160,6 +164,8 @@ static enum pf_err memory_group_commit(struct store *st, const struct store_comm
     pthread_rwlock_wrlock(&s->lock);
     if (e == PFE_OK)
         e = append(s, c, &p);
+    if (e == PFE_OK)
+        e = memory_tickets_commit(s, c); /* the last that may fail */
     if (e == PFE_OK) {
         s->n_journal += c->n_entries;
         seal(s, c);
@@ -168,8 +174,20 @@ static enum pf_err memory_group_commit(struct store *st, const struct store_comm
         take_back(s, c, &p);
     }
     pthread_rwlock_unlock(&s->lock);
+    lease_book_group_end(&s->leases);
     pthread_mutex_unlock(&s->wlock);
     return e;
+}
+
+static enum pf_err memory_lease_take(struct store *st, struct str name, struct str holder, int64_t ttl_us,
+                                     struct store_lease *ret)
+{
+    return lease_book_take(&memory_of(st)->leases, name, holder, ttl_us, ret);
+}
+
+static enum pf_err memory_lease_drop(struct store *st, struct str name, struct str holder)
+{
+    return lease_book_drop(&memory_of(st)->leases, name, holder);
 }
 
 static enum pf_err memory_flush(struct store *st)
@@ -198,6 +216,8 @@ static const struct store_ops memory_ops = {
     .close = memory_close,
     .info = memory_info,
 
+    .lease_take = memory_lease_take,
+    .lease_drop = memory_lease_drop,
     .group_begin = memory_group_begin,
     .group_commit = memory_group_commit,
     .group_abort = memory_group_abort,
@@ -207,6 +227,7 @@ static const struct store_ops memory_ops = {
     .tx_begin = memory_rec_tx_begin,
     .tx_commit = memory_rec_tx_commit,
     .tx_rollback = memory_rec_tx_rollback,
+    .tx_fence = memory_rec_tx_fence,
 
     .user_insert = memory_rec_user_insert,
     .user_update = memory_rec_user_update,
@@ -222,6 +243,10 @@ static const struct store_ops memory_ops = {
     .run_insert = memory_rec_run_insert,
     .audit_append = memory_rec_audit_append,
     .idem_put = memory_rec_idem_put,
+    .event_insert = memory_event_insert,
+    .event_status = memory_event_status,
+    .outbox_delete = memory_outbox_delete,
+    .inbox_purge = memory_inbox_purge,
 
     .user_get = memory_rec_user_get,
     .user_by_uuid = memory_rec_user_by_uuid,
@@ -240,6 +265,11 @@ static const struct store_ops memory_ops = {
     .run_list = memory_rec_run_list,
     .audit_list = memory_rec_audit_list,
     .idem_get = memory_rec_idem_get,
+    .events_get = memory_events_get,
+    .bookings_get = memory_bookings_get,
+    .booking_list = memory_booking_list,
+    .bookings_due = memory_bookings_due,
+    .outbox_list = memory_outbox_list,
 
     .account_get = memory_account_get,
     .account_by_id = memory_account_by_id,
@@ -266,12 +296,14 @@ struct store *store_memory_open(void)
     }
     s->base.ops = &memory_ops;
     pthread_mutex_init(&s->wlock, NULL);
+    lease_book_init(&s->leases);
     pthread_rwlock_init(&s->lock, NULL);
     map_u64_init(&s->resolved);
     map_str_init(&s->idem);
     s->sha = sha256_new();
     s->rec = memory_rec_new();
-    if (s->sha && s->rec)
+    s->tickets = memory_tickets_new();
+    if (s->sha && s->rec && s->tickets)
         return &s->base;
     memory_close(&s->base);
     return NULL;

@@ -206,8 +206,10 @@ static enum pf_err prove(struct memory_store *s, struct proof *p, struct store_v
         if (x->kind == LEDGER_HOLD && !resolver_of(s, x->seq))
             n.open_holds++;
     }
-    if (e == PFE_OK)
+    if (e == PFE_OK) {
+        memory_tickets_judge(s, p, &n.payments);
         proof_end(p, &n, ret);
+    }
     return e;
 }
 

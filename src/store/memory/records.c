@@ -23,11 +23,15 @@ static const struct {
                     offsetof(struct store_audit, entity_id), offsetof(struct store_audit, outcome),
                     offsetof(struct store_audit, address), offsetof(struct store_audit, request_id),
                     offsetof(struct store_audit, detail)}},
+    [REC_EVENT] = {sizeof(struct ticket_event), 0, {0}},
+    [REC_DELIVERED] = {sizeof(int64_t), 0, {0}},
+    [REC_FORGET] = {sizeof(int64_t), 0, {0}},
     [REC_IDEM] = {sizeof(struct store_idem), 2, {offsetof(struct store_idem, key), offsetof(struct store_idem, body)}},
 };
 
 struct memory_tx {
     struct store_tx base;
+    struct lease_row *fence; /* what it is written under; NULL: nothing */
     bool open[REC_TABLES];
     struct rec_rows t[REC_TABLES];
 };
@@ -95,6 +99,11 @@ void memory_rec_free(struct memory_records *r)
         free(r->t[t].v);
     }
     free(r);
+}
+
+const struct rec_rows *memory_rec_rows(const struct memory_store *s, enum rec_table t)
+{
+    return &s->rec->t[t];
 }
 
 const struct rec_rows *memory_rec_read(struct store *s, enum rec_table t)
@@ -176,10 +185,16 @@ enum pf_err memory_rec_replace(struct store_tx *tx, enum rec_table t, size_t i, 
     return PFE_OK;
 }
 
+enum pf_err memory_rec_tx_fence(struct store_tx *tx, const struct store_fence *f)
+{
+    return lease_book_pin(&memory_of(tx->store)->leases, f, &tx_of(tx)->fence);
+}
+
 void memory_rec_tx_rollback(struct store_tx *tx)
 {
     struct memory_store *m = memory_of(tx->store);
     struct memory_tx *x = tx_of(tx);
+    lease_book_unpin(&m->leases, x->fence);
     for (int t = 0; t < REC_TABLES; t++) {
         for (size_t i = 0; i < x->t[t].n; i++) {
             if (row_is_fresh(x, (enum rec_table)t, i))
@@ -212,8 +227,10 @@ enum pf_err memory_rec_tx_commit(struct store_tx *tx)
     struct memory_tx *x = tx_of(tx);
     pthread_rwlock_wrlock(&m->lock);
     enum pf_err e = idem_publish(m, &x->t[REC_IDEM]);
-    for (int t = 0; e == PFE_OK && t < REC_TABLES; t++) {
-        if (!x->open[t] || t == REC_IDEM)
+    if (e == PFE_OK)
+        memory_tickets_publish(m, &x->t[REC_DELIVERED], &x->t[REC_FORGET]);
+    for (int t = 0; e == PFE_OK && t < REC_IDEM; t++) {
+        if (!x->open[t])
             continue;
         struct rec_rows old = m->rec->t[t];
         for (size_t i = 0; i < old.n; i++) {

@@ -20,7 +20,11 @@ enum rec_table {
     REC_SCHEDULE,
     REC_RUN,
     REC_AUDIT,
-    REC_IDEM, /* only what a transaction is to insert: committed rows live in memory_store.idem */
+    REC_EVENT,
+    /* only what a transaction is to do: */
+    REC_IDEM,      /* rows to insert into memory_store.idem */
+    REC_DELIVERED, /* int64_t: outbox rows to delete */
+    REC_FORGET,    /* int64_t: inbox rows before that time */
     REC_TABLES
 };
 
@@ -39,6 +43,8 @@ const struct rec_rows *memory_rec_open(struct store_tx *tx, enum rec_table t);
 enum pf_err memory_rec_add(struct store_tx *tx, enum rec_table t, const void *rec) MUSTCHECK;
 enum pf_err memory_rec_replace(struct store_tx *tx, enum rec_table t, size_t i, const void *rec) MUSTCHECK;
 
+/* Committed rows, for who holds wlock or lock. */
+const struct rec_rows *memory_rec_rows(const struct memory_store *s, enum rec_table t);
 /* Committed rows, locked for reading until memory_rec_read_end. */
 const struct rec_rows *memory_rec_read(struct store *s, enum rec_table t);
 void memory_rec_read_end(struct store *s);
@@ -61,5 +67,8 @@ static inline size_t memory_rec_before(const struct rec_rows *rows, int64_t befo
         return 0;
     return (uint64_t)before_id - 1 < rows->n ? (size_t)before_id - 1 : rows->n;
 }
+
+/* What a transaction did to outbox and inbox; under lock for writing (ticketing.c). */
+void memory_tickets_publish(struct memory_store *s, const struct rec_rows *delivered, const struct rec_rows *forget);
 
 #endif

@@ -4,13 +4,24 @@
 #include <stdlib.h>
 
 #include "base/clock.h"
+#include "base/resolve.h"
 #include "store/postgres/internal.h"
 
-enum { BACKOFF_FIRST_US = 50000, BACKOFF_MAX_US = 1000000, VERSION_LEAST = 150000 };
+enum {
+    BACKOFF_FIRST_US = 50000,
+    BACKOFF_MAX_US = 1000000,
+    VERSION_LEAST = 150000,
+    WITNESS_MS = 500 /* to connect to one that may know of a newer primary, at most */
+};
 
-static void silent(void *ctx, const PGresult *res)
+/* Of all that a server remarks this alone matters: after pg_cancel_backend COMMIT is answered although no replica has
+   it. That warning has no code of its own; our sessions see no other of this class with a COMMIT. */
+static void remarked(void *ctx, const PGresult *res)
 {
-    (void)ctx, (void)res;
+    struct pg_conn *c = ctx;
+    const char *severity = PQresultErrorField(res, PG_DIAG_SEVERITY_NONLOCALIZED);
+    const char *state = PQresultErrorField(res, PG_DIAG_SQLSTATE);
+    c->alone |= severity && state && strcmp(severity, "WARNING") == 0 && strcmp(state, "01000") == 0;
 }
 
 void pg_disconnect(struct pg_conn *c)
@@ -20,7 +31,7 @@ void pg_disconnect(struct pg_conn *c)
     c->pg = NULL;
     c->scratch = NULL;
     c->scratch_n = c->scratch_cap = 0;
-    c->broken = false;
+    c->broken = c->late = c->given_up = c->yields = c->alone = false;
     c->n_pipe = 0;
     c->unsent = PFE_OK;
     memset(c->stmts, 0, sizeof c->stmts);
@@ -32,6 +43,8 @@ void pg_disconnect(struct pg_conn *c)
 static void connect_why(struct pg_conn *c, char state[6])
 {
     const char *m = c->pg ? PQerrorMessage(c->pg) : "out of memory";
+    for (const char *next; (next = strstr(m + 1, "connection to server")) != NULL;)
+        m = next; /* of several addresses, the last */
     size_t n = strcspn(m, "\n");
     state[0] = 0;
     for (size_t i = 0; i + 9 < n; i++) {
@@ -52,6 +65,19 @@ static bool passes(const char *state)
     return strcmp(state, "57P03") == 0 || strncmp(state, "53", 2) == 0;
 }
 
+/* Of a failure in the making of a connection: can it be over in a moment? What the server itself refuses is not. */
+static bool may_pass(const struct pg_conn *c, const char *state)
+{
+    static const int codes[] = {ECONNREFUSED, ECONNRESET, ETIMEDOUT, EHOSTUNREACH, EHOSTDOWN, ENETUNREACH, ENOENT};
+    static const char *const words[] = {"no answer", "closed the connection", "session is read-only", "hot standby"};
+    bool any = passes(state);
+    for (size_t i = 0; i < sizeof codes / sizeof *codes; i++)
+        any |= strstr(c->why, strerrordesc_np(codes[i])) != NULL;
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++)
+        any |= strstr(c->why, words[i]) != NULL;
+    return any;
+}
+
 static bool handshake(struct pg_conn *c, unsigned connect_ms, char state[6])
 {
     int64_t deadline = clock_mono(clock_system()) + (int64_t)connect_ms * 1000;
@@ -60,7 +86,10 @@ static bool handshake(struct pg_conn *c, unsigned connect_ms, char state[6])
     while (PQstatus(c->pg) != CONNECTION_BAD && want != PGRES_POLLING_FAILED && want != PGRES_POLLING_OK) {
         int64_t left = (deadline - clock_mono(clock_system()) + 999) / 1000;
         struct pollfd p = {.fd = PQsocket(c->pg), .events = (short)(want == PGRES_POLLING_READING ? POLLIN : POLLOUT)};
-        int n = left > 0 ? poll(&p, 1, (int)left) : 0;
+        int n = left > 0 ? poll(&p, 1, left > PG_SLICE_MS ? PG_SLICE_MS : (int)left) : 0;
+        bool in_vain = !c->replica && !c->probe && pg_primary_down(c->store);
+        if (n == 0 && left > PG_SLICE_MS && !in_vain)
+            continue;
         if (n == 0) {
             const char *port = PQport(c->pg);
             snprintf(c->why, sizeof c->why, "no answer from PostgreSQL at %.100s, port %.10s within %u ms",
@@ -81,14 +110,22 @@ static enum pf_err fitness(struct pg_conn *c)
 {
     struct pg_q q;
     /* An answer of 2xx is durable, whatever is usual on that server; stronger settings stay. */
-    pg_q_begin(&q, c,
-               "SELECT current_setting('server_version_num')::int8, current_setting('server_encoding'),"
-               " current_schema() IS NULL, CASE WHEN current_setting('synchronous_commit') = 'off' THEN"
-               " set_config('synchronous_commit', 'on', false) END");
+    pg_q_begin(
+        &q, c,
+        "SELECT current_setting('server_version_num')::int8, current_setting('server_encoding'),"
+        " current_schema() IS NULL, CASE WHEN current_setting('synchronous_commit') = 'off' THEN"
+        " set_config('synchronous_commit', 'on', false) END, (SELECT system_identifier FROM pg_control_system()),"
+        " CASE WHEN pg_is_in_recovery() THEN greatest((SELECT timeline_id FROM pg_control_checkpoint()),"
+        " (SELECT min_recovery_end_timeline FROM pg_control_recovery()))::int8"
+        " ELSE ('x' || substr(pg_walfile_name(pg_current_wal_flush_lsn()), 1, 8))::bit(32)::int8 END,"
+        " (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::int8");
     bool row = pg_q_next(&q);
     int64_t version = row ? pg_col_i64(&q, 0) : 0;
     bool encoding = row && (str_is(pg_col_str(&q, 1), "UTF8") || str_is(pg_col_str(&q, 1), "SQL_ASCII"));
     bool homeless = row && pg_col_bool(&q, 2);
+    c->system = row ? pg_col_i64(&q, 4) : 0;
+    c->timeline = row ? pg_col_i64(&q, 5) : 0;
+    c->started = row ? pg_col_i64(&q, 6) : 0;
     enum pf_err e = pg_q_end(&q);
     if (e)
         return PFE_UNAVAILABLE;
@@ -104,15 +141,53 @@ static enum pf_err fitness(struct pg_conn *c)
     return PFE_WRONG_STATE;
 }
 
+/* libpq would look the name up by itself, and wait for that without end. Its lists then name the host once for each
+   address; NULL: nothing to look up. */
+struct addresses {
+    char hosts[RESOLVE_ADDRESSES * 256], numbers[RESOLVE_ADDRESSES * RESOLVE_ADDRESS_MAX];
+};
+
+static enum pf_err look_up(struct pg_conn *c, const char *host, unsigned connect_ms, struct addresses *ret)
+{
+    struct resolved r;
+    char why[RESOLVE_WHY_MAX];
+    size_t h = 0, a = 0;
+    enum pf_err e = resolver_ask(c->store->names, host, connect_ms, &r, why);
+    if (e) {
+        snprintf(c->why, sizeof c->why, "could not translate host name \"%.100s\" to address: %.90s", host, why);
+        return e;
+    }
+    for (unsigned i = 0; i < r.n; i++) {
+        h += (size_t)snprintf(ret->hosts + h, sizeof ret->hosts - h, "%s%s", i ? "," : "", host);
+        a += (size_t)snprintf(ret->numbers + a, sizeof ret->numbers - a, "%s%s", i ? "," : "", r.address[i]);
+    }
+    return PFE_OK;
+}
+
 enum pf_err pg_connect_to(struct pg_conn *c, const char *host, const char *port, bool any, unsigned connect_ms)
 {
     struct postgres_store *s = c->store;
     const char *keys[66], *values[66];
+    struct addresses found;
     char state[6];
     size_t n = 0;
-    for (; s->keys[n] && n < 60; n++) {
-        keys[n] = s->keys[n];
-        values[n] = s->values[n];
+    int64_t t0 = clock_mono(clock_system());
+    c->passes = false;
+    if (host && *host != '/' && *host != '@' && strlen(host) < 255) {
+        enum pf_err e = look_up(c, host, connect_ms, &found);
+        c->passes = e != PFE_OK;
+        if (e)
+            return e == PFE_NOMEM ? e : PFE_WRONG_STATE;
+        unsigned spent = (unsigned)((clock_mono(clock_system()) - t0) / 1000);
+        connect_ms = spent < connect_ms ? connect_ms - spent : 1;
+        keys[n] = "hostaddr";
+        values[n++] = found.numbers;
+        host = found.hosts;
+    }
+    size_t first = n;
+    for (; s->keys[n - first] && n < 61; n++) {
+        keys[n] = s->keys[n - first];
+        values[n] = s->values[n - first];
     }
     if (host) {
         keys[n] = "host";
@@ -131,9 +206,10 @@ enum pf_err pg_connect_to(struct pg_conn *c, const char *host, const char *port,
         return PFE_NOMEM;
     }
     PQsetErrorVerbosity(c->pg, PQERRORS_VERBOSE); /* for the SQLSTATE */
-    PQsetNoticeReceiver(c->pg, silent, NULL);
+    PQsetNoticeReceiver(c->pg, remarked, c);
     c->timeout_ms = s->timeout_ms;
     if (!handshake(c, connect_ms, state)) {
+        c->passes = may_pass(c, state);
         pg_disconnect(c);
         return passes(state) ? PFE_UNAVAILABLE : PFE_WRONG_STATE;
     }
@@ -144,6 +220,63 @@ enum pf_err pg_connect_to(struct pg_conn *c, const char *host, const char *port,
     else
         c->born_us = c->idle_us = clock_mono(clock_system());
     return e;
+}
+
+/* The timeline that another host of the same cluster is on; 0: not to be had. */
+static int64_t timeline_of(struct postgres_store *s, const struct pg_conn *c, unsigned host)
+{
+    int64_t timeline = 0;
+    struct pg_conn *other = calloc(1, sizeof *other);
+    if (!other)
+        return 0;
+    other->store = s;
+    other->probe = true;
+    unsigned ms = s->connect_ms < WITNESS_MS ? s->connect_ms : WITNESS_MS;
+    if (pg_connect_to(other, s->hosts[host], s->ports[host], true, ms) == PFE_OK && other->system == c->system)
+        timeline = other->timeline;
+    pg_disconnect(other);
+    free(other);
+    return timeline;
+}
+
+/* Was it the primary only until another one was promoted? A server cannot tell that by itself. Whoever has been
+   connected to a newer one knows; whenever this one, or what was connected to before, may have been away since the
+   other hosts were asked, they are asked again. */
+static bool was_primary(struct postgres_store *s, struct pg_conn *c, unsigned host)
+{
+    if (s->mode == POSTGRES_INSPECT)
+        return false; /* any server will do */
+    pthread_mutex_lock(&s->lock);
+    int64_t newest = s->timeline;
+    uint64_t doubts = s->doubts;
+    bool sure = s->sure.host == host && s->sure.started == c->started && s->sure.doubts == doubts;
+    pthread_mutex_unlock(&s->lock);
+    if (c->timeline > newest || (c->timeline == newest && !sure)) {
+        newest = c->timeline;
+        for (unsigned i = 0; i < s->n_hosts; i++) {
+            int64_t t = i != host ? timeline_of(s, c, i) : 0;
+            newest = t > newest ? t : newest;
+        }
+        pthread_mutex_lock(&s->lock);
+        s->timeline = newest > s->timeline ? newest : s->timeline;
+        newest = s->timeline;
+        if (c->timeline >= newest) {
+            s->sure.host = host;
+            s->sure.started = c->started;
+            s->sure.doubts = doubts;
+        }
+        pthread_mutex_unlock(&s->lock);
+    }
+    if (c->timeline >= newest)
+        return false;
+    pg_disconnect(c);
+    c->passes = true; /* the newer one may be on its way */
+    snprintf(c->why, sizeof c->why,
+             "PostgreSQL at %.100s, port %.10s takes writes on timeline %lld, but another host is on %lld: it was the "
+             "primary once",
+             s->hosts[host] ? s->hosts[host] : "", s->ports[host] ? s->ports[host] : "5432", (long long)c->timeline,
+             (long long)newest);
+    return true;
 }
 
 enum pf_err pg_connect(struct pg_conn *c, enum pf_err *ret_why_err)
@@ -162,6 +295,11 @@ enum pf_err pg_connect(struct pg_conn *c, enum pf_err *ret_why_err)
     for (unsigned i = 0; i < hosts && e != PFE_OK; i++) {
         host = (first + i) % hosts;
         e = pg_connect_to(c, s->hosts[host], s->ports[host], false, c->connect_ms ? c->connect_ms : s->connect_ms);
+        if (e == PFE_OK && was_primary(s, c, host))
+            e = PFE_UNAVAILABLE;
+        pthread_mutex_lock(&s->lock);
+        s->doubts += e != PFE_OK;
+        pthread_mutex_unlock(&s->lock);
     }
     pg_primary_report(s, e == PFE_OK);
     pthread_mutex_lock(&s->lock);

@@ -1,6 +1,7 @@
 /* Groups, first round trip: the head is locked, then read what the group needs. */
 #include <stdlib.h>
 
+#include "base/clock.h"
 #include "domain/money/money.h"
 #include "store/postgres/journal.h"
 
@@ -43,11 +44,11 @@ void pg_ledger_free(struct postgres_store *s)
         (void)!pg_q_end(&l->idem_q);
     book_free(&l->book);
     sha256_free(l->sha);
-    free(l->keys);
     free(l->loaded);
     free(l->owners);
     free(l->idem_row);
     free(l->rows);
+    free(l->guests);
     free(l->stats.v);
     free(l);
     s->ledger = NULL;
@@ -165,25 +166,39 @@ static enum pf_err owner_ok(void *ctx, int64_t user, bool *ret_ok)
     return PFE_OK;
 }
 
-static enum pf_err load(struct pg_ledger *l, struct pg_conn *c, const struct store_key *keys, size_t n,
-                        struct store_slot *slots)
+static enum pf_err load(struct pg_ledger *l, struct pg_conn *c, const struct store_group_ask *ask,
+                        struct store_group *g)
 {
-    struct pg_q begin, head, accounts[2];
+    struct pg_q begin, head, fences, accounts[2];
+    struct pg_tickets tickets;
+    const struct store_key *keys = ask->keys;
+    size_t n = ask->n_keys;
     pg_q_begin(&begin, c, pg_begin);
     pg_q_send(&begin);
     send_head(&head, c);
+    if (ask->n_fences)
+        pg_fences_send(&fences, c, ask->fences, ask->n_fences);
     unsigned k = send_accounts(accounts, c, keys, n);
+    pg_tickets_send(&tickets, c, ask);
     if (l->n_idem)
         send_idem(&l->idem_q, c, l->idem, l->n_idem);
     enum pf_err e = pg_sync(c);
     book_clear(&l->book);
     if (e == PFE_OK)
         e = read_head(&head, &l->head);
+    if (ask->n_fences) {
+        if (e == PFE_OK)
+            e = pg_fences_read(&fences, ask->fences, ask->n_fences, l->fenced);
+        (void)!pg_q_end(&fences);
+    }
     for (unsigned i = 0; i < k; i++) {
         if (e == PFE_OK)
             e = read_accounts(&accounts[i], &l->book);
         (void)!pg_q_end(&accounts[i]);
     }
+    enum pf_err read = pg_tickets_read(&tickets, ask, g);
+    if (e == PFE_OK)
+        e = read;
     (void)!pg_q_end(&begin);
     (void)!pg_q_end(&head);
     if (e == PFE_OK)
@@ -192,7 +207,7 @@ static enum pf_err load(struct pg_ledger *l, struct pg_conn *c, const struct sto
     l->book.head_seq = l->head.seq;
     l->book.time_us = l->head.time_us;
     l->book.lag_us = l->head.lag_us;
-    return e ? e : book_group_begin(&l->book, keys, n, slots, owner_ok, l);
+    return e ? e : book_group_begin(&l->book, keys, n, g->slots, owner_ok, l);
 }
 
 /* Which of the keys that were named has which row. */
@@ -209,30 +224,44 @@ static enum pf_err note_idem(struct pg_ledger *l)
     return l->idem_q.err;
 }
 
-enum pf_err pg_group_load(struct postgres_store *s, const struct store_key *keys, size_t n, struct store_slot *slots)
+bool pg_again(struct retry_call *call, enum pf_err e)
+{
+    enum retry_outcome o = e == PFE_BUSY || e == PFE_UNAVAILABLE ? RETRY_FAILURE : RETRY_PERMANENT;
+    /* the wait is for the lock, in the next attempt */
+    return e != PFE_OK && retry_next(call, o, 0, 0, clock_mono(clock_system())).again;
+}
+
+enum pf_err pg_group_load(struct postgres_store *s, const struct store_group_ask *ask, struct store_group *g)
 {
     struct pg_ledger *l = s->ledger;
-    enum pf_err e = PFE_BUSY;
-    for (int try = 0; try < PG_TRIES; try++) {
-        struct pg_conn *c = pg_primary_down(s) ? NULL : pg_writer(s);
-        if (!c)
-            return PFE_UNAVAILABLE;
-        e = load(l, c, keys, n, slots);
+    struct retry_call call;
+    enum pf_err e = PFE_UNAVAILABLE;
+    retry_begin(&s->groups, &call, true, clock_mono(clock_system()));
+    do {
+        struct pg_conn *c = pg_primary_down(s) || pg_stalled(s) ? NULL : pg_writer(s);
+        if (!c) {
+            e = PFE_UNAVAILABLE;
+            break;
+        }
+        c->yields = true;
+        e = load(l, c, ask, g);
+        c->yields = false;
         if (e == PFE_OK && l->n_idem)
             e = note_idem(l);
         if (e == PFE_OK && c->broken) /* right after the last answer */
             e = PFE_UNAVAILABLE;
         if (e == PFE_OK)
-            return e;
+            break;
         if (l->n_idem)
             (void)!pg_q_end(&l->idem_q);
         bool lost = c->broken; /* an old connection, perhaps: nothing was done on it yet */
         pg_abandon(c);
         if (e == PFE_BUSY)
             pg_head_free(c);
-        else if (!lost)
-            return e;
-    }
+        else if (!lost || c->late)
+            break;
+    } while (pg_again(&call, e));
+    retry_end(&call);
     return e;
 }
 
@@ -273,32 +302,30 @@ bool pg_group_idem(struct postgres_store *s, struct arena *a, int64_t principal,
     return true;
 }
 
-enum pf_err pg_group_begin(struct store *st, const struct store_key *keys, size_t n, const struct store_idem_ref *idem,
-                           size_t n_idem, struct store_slot *slots, int64_t *ret_first_seq)
+enum pf_err pg_group_begin(struct store *st, const struct store_group_ask *ask, struct store_group *g)
 {
     struct postgres_store *s = pg_of(st);
     struct pg_ledger *l = s->ledger;
-    size_t cap = l->cap_keys;
-    if (n > STORE_GROUP_KEYS_MAX)
+    if (ask->n_keys > STORE_GROUP_KEYS_MAX || ask->n_events > STORE_GROUP_KEYS_MAX ||
+        ask->n_bookings > STORE_GROUP_KEYS_MAX || ask->n_inbox > STORE_GROUP_KEYS_MAX)
         return PFE_INTERNAL;
-    if (!grow((void **)&l->keys, &cap, n, sizeof *l->keys) ||
-        !grow((void **)&l->loaded, &l->cap_keys, n, sizeof *l->loaded))
+    if (!grow((void **)&l->loaded, &l->cap_loaded, ask->n_keys, sizeof *l->loaded))
         return PFE_NOMEM;
-    l->idem = idem;
-    l->n_idem = n_idem;
+    l->idem = ask->idem;
+    l->n_idem = ask->n_idem;
     l->idem_at = 0;
-    enum pf_err e = pg_group_load(s, keys, n, slots);
+    l->fenced = false;
+    enum pf_err e = pg_group_load(s, ask, g);
     if (e) {
         l->n_idem = 0;
         return e;
     }
     /* Kept for a second try of the commit. */
-    if (n) {
-        memcpy(l->keys, keys, n * sizeof *keys);
-        memcpy(l->loaded, slots, n * sizeof *slots);
-    }
-    l->n_keys = n;
+    if (ask->n_keys)
+        memcpy(l->loaded, g->slots, ask->n_keys * sizeof *l->loaded);
+    l->ask = *ask;
+    l->fenced = true;
     atomic_store(&l->thread, pthread_self());
-    *ret_first_seq = l->head.seq + 1;
+    g->first_seq = l->head.seq + 1;
     return PFE_OK;
 }

@@ -43,9 +43,12 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "base/resolve.h"
 #include "codec/crypt.h"
 #include "port/store.h"
 #include "resilience/balancer.h"
+#include "resilience/breaker.h"
+#include "resilience/retry.h"
 #include "store/postgres/postgres.h"
 
 enum {
@@ -55,6 +58,7 @@ enum {
     PG_HOSTS_MAX = 8,
     PG_REPLICAS_MAX = STORE_REPLICAS_MAX,
     PG_WHY = 256,         /* size of every ret_why */
+    PG_SLICE_MS = 100,    /* between looks at whether to wait on makes sense */
     PG_IDLE_TX_MS = 3000, /* the server cuts off who holds a transaction and does nothing */
     PG_LOCK_MS = 4000     /* longer than that, so that waiting for such a one goes well */
 };
@@ -67,9 +71,16 @@ struct pg_conn {
     PGconn *pg; /* NULL: not connected */
     struct postgres_store *store;
     struct pg_replica *replica; /* NULL: to the primary */
-    int64_t timeline;           /* a replica's, when it was connected to */
+    int64_t timeline, system;   /* the server's, when it was connected to: its history, its cluster */
+    int64_t started;            /* and since when it runs */
     struct pg_conn *next;       /* in the pool's idle list */
     bool broken;
+    bool late;           /* it is broken for want of an answer in time, and not lost */
+    bool given_up;       /* and that because somebody else had found out that none would come */
+    bool probe;          /* asks whether the primary is there: not given up while that one is held to be down */
+    bool yields;         /* given up also when commits are stalled: waits for a lock that one of them holds */
+    bool passes;         /* why it could not be connected may be over in a moment */
+    bool alone;          /* the server has said that it waits no longer for a replica to have the commit */
     bool tx;             /* counts as a transaction's in the pool */
     unsigned timeout_ms; /* of one round trip; may be changed while the connection is held */
     unsigned connect_ms; /* to connect to one host; 0: the store's */
@@ -100,7 +111,8 @@ struct pg_route {
     bool any; /* and it may go elsewhere when that fails */
     bool stale, waited;
     struct balancer_lease lease;
-    int64_t index; /* what the replica must have replayed */
+    struct breaker_permit permit; /* of the replica's breaker */
+    int64_t index;                /* what the replica must have replayed */
     int64_t fresh_us;
     unsigned tried; /* replicas that a stale read tried: a bit each */
 };
@@ -128,8 +140,14 @@ struct pg_q {
 
 struct pg_ledger; /* ledger part: what it keeps between calls */
 
+struct pg_documents {
+    struct documents base;
+    struct postgres_store *store;
+};
+
 struct postgres_store {
     struct store base;
+    struct pg_documents documents;
     enum postgres_mode mode;
     int schema;
 
@@ -137,7 +155,8 @@ struct postgres_store {
     char **keys, **values; /* libpq's, but for host and port; ends in NULL */
     char *hosts[PG_HOSTS_MAX], *ports[PG_HOSTS_MAX];
     unsigned n_hosts;
-    unsigned connect_ms, timeout_ms, max_open, max_idle;
+    struct resolver *names;
+    unsigned connect_ms, timeout_ms, commit_ms, max_open, max_idle;
     int64_t max_lifetime_us;
 
     pthread_mutex_t lock; /* over all up to the gap */
@@ -146,9 +165,20 @@ struct postgres_store {
     unsigned n_idle, n_open, n_tx; /* open: lent out or idle, without w */
     unsigned tx_max;               /* the rest is for reads: who has a transaction may read */
     unsigned host;                 /* the one that was good last */
-    int64_t retry_us;              /* no attempt to connect before */
+    int64_t timeline;              /* the newest heard of: a server of an older one was the primary once */
+    uint64_t doubts;               /* attempts to connect that failed: another one may be the primary since */
+    struct {
+        unsigned host;
+        int64_t started;
+        uint64_t doubts;
+    } sure; /* when the other hosts last had nothing against this one, of that start: as of then it is the primary */
+    int64_t retry_us; /* no attempt to connect before */
     int64_t backoff_us;
     struct store_pool stats;
+
+    atomic_bool stalled; /* commits wait for replicas that are not there (guard's last look) */
+    struct retry reads;  /* of reads whose connection was lost */
+    struct retry groups; /* of groups that met a deadlock, or a lock that was not freed in time */
 
     struct pg_guard *guard; /* NULL: nobody looks after the primary, and there are no replicas */
 
@@ -235,13 +265,26 @@ extern const char pg_begin[], pg_begin_snapshot[], pg_commit_sql[], pg_rollback[
 enum pf_err pg_commit(struct pg_conn *c) MUSTCHECK;
 /* After pg_sync of a round trip that ended in q, a query of pg_commit_sql: what pg_commit would have said. Ends q. */
 enum pf_err pg_committed(struct pg_q *q) MUSTCHECK;
+/* pg_commit within a deadline, which is for this alone. PFE_INTERNAL also when it has passed: the server commits all
+   the same once it can. */
+enum pf_err pg_commit_by(struct pg_conn *c, int64_t deadline_us) MUSTCHECK;
 /* Rolls back, or leaves the connection broken. */
 void pg_abandon(struct pg_conn *c);
 
+/* COPY … FROM STDIN or TO STDOUT, on its own between round trips: begin, then put or get, then end. After a failed
+   begin there is no end. What put was given the server may refuse as late as at the end. */
+enum pf_err pg_copy_begin(struct pg_conn *c, const char *sql) MUSTCHECK;
+enum pf_err pg_copy_put(struct pg_conn *c, const void *p, size_t n) MUSTCHECK;
+/* The next piece, which the caller frees with PQfreemem; false: there is no more, or pg_copy_end has an error. */
+bool pg_copy_get(struct pg_conn *c, char **ret, size_t *ret_n);
+/* good false: what was put is to count for nothing, and the transaction has failed. */
+enum pf_err pg_copy_end(struct pg_conn *c, bool good) MUSTCHECK;
+
 /* ---- connections (conn.c) ---- */
 
-/* Connects to the host that accepts writes (INSPECT: any). Tries each host for connect_ms; soon after a failure it
-   fails at once (back-off). On failure c is closed, and c->why says why. why_err (may be NULL): as store_postgres_open.
+/* Connects to the host that accepts writes (INSPECT: any), and of several that would to the one of the newest timeline:
+   others were the primary before a promotion. Tries each host for connect_ms; soon after a failure it fails at once
+   (back-off). On failure c is closed, and c->why says why. why_err (may be NULL): as store_postgres_open.
  */
 enum pf_err pg_connect(struct pg_conn *c, enum pf_err *ret_why_err) MUSTCHECK;
 /* Connects to one host. any: also to one that accepts no writes. PFE_UNAVAILABLE: may pass by itself. */
@@ -263,6 +306,31 @@ enum pg_use { PG_READ, PG_TX };
 struct pg_conn *pg_take(struct postgres_store *s, enum pg_use use);
 void pg_give(struct pg_conn *c); /* NULL is allowed */
 void pg_pool_read(struct postgres_store *s, struct store_pool *ret);
+
+/* ---- commits and synchronous replicas (stall.c) ---- */
+
+/* A commit that a synchronous replica has to confirm holds its locks until one does. If it is cut off meanwhile (an
+   administrator, a restart), the server shows it although no replica has it, and a promotion would lose it. So nothing
+   that was found is acknowledged before a commit of one's own, begun after it was seen, has been answered: replicas
+   receive in order. */
+
+/* Commits wait for replicas that are not there: what would join them fails at once. */
+bool pg_stalled(const struct postgres_store *s);
+/* By when a commit that begins now has to be answered. */
+int64_t pg_commit_deadline(const struct postgres_store *s);
+/* Makes such a commit. PFE_UNAVAILABLE: it was not begun; PFE_INTERNAL: it has no answer. */
+enum pf_err pg_assure(struct postgres_store *s, int64_t deadline_us) MUSTCHECK;
+/* Looks whether commits are stalled; c is a connection to the primary. false: no answer. */
+bool pg_stall_look(struct pg_conn *c);
+
+/* Of the table of ops (lease.c). */
+enum pf_err pg_lease_take(struct store *st, struct str name, struct str holder, int64_t ttl_us,
+                          struct store_lease *ret);
+enum pf_err pg_lease_drop(struct store *st, struct str name, struct str holder);
+/* Locks the leases of these fences that are as they say, in a query that is part of c's round trip. */
+void pg_fences_send(struct pg_q *q, struct pg_conn *c, const struct store_fence *fences, size_t n);
+/* Its answer: into their ok; or, again: PFE_UNAVAILABLE unless those that were ok still are. */
+enum pf_err pg_fences_read(struct pg_q *q, struct store_fence *fences, size_t n, bool again);
 
 /* Of the table of ops (replicas_stats.c). */
 bool pg_cluster_read(struct store *st, struct store_cluster *ret);
@@ -286,6 +354,11 @@ void pg_route_run(struct pg_q *q);
 /* Gives q's connection back to where it came from. */
 void pg_route_give(struct pg_q *q);
 int64_t pg_stale(struct store *s, enum store_stale step);
+
+/* ---- words (words.c): of the table of ops ---- */
+
+enum pf_err pg_word_say(struct store *s, const char *process, const char *word, struct store_words *ret) MUSTCHECK;
+void pg_word_end(struct store *s, const char *process);
 
 /* ---- the ledger part provides (journal.h has its operations) ---- */
 

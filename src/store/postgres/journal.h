@@ -84,13 +84,54 @@ enum pg_mark_key { PG_MARK_SEQ, PG_MARK_TS, PG_MARK_MOVES };
 enum pf_err pg_mark_find(struct postgres_store *s, const struct book_account *a, enum pg_mark_key key, int64_t value,
                          struct book_mark *ret, bool *ret_found) MUSTCHECK;
 
+/* ---- ticketing (ticketing.c) ---- */
+
+struct pg_tickets { /* a group's reads of events, bookings, inbox, ids, and which of them were sent */
+    struct pg_q q[4];
+    bool events, bookings, inbox, ids;
+};
+void pg_tickets_send(struct pg_tickets *t, struct pg_conn *c, const struct store_group_ask *ask);
+/* After pg_sync, whatever came of it. */
+enum pf_err pg_tickets_read(struct pg_tickets *t, const struct store_group_ask *ask, struct store_group *g) MUSTCHECK;
+/* Is what was loaded anew what the commit was decided on? */
+bool pg_tickets_same(const struct store_commit *c, const struct store_group *g);
+
+/* Each binds and sends one statement over all rows, as those above. When a row is not as it was loaded, or the stock
+   would leave its bounds, the first two end in SQLSTATE PG_GUARD. */
+#define PG_GUARD "22012"
+bool pg_send_stock(struct pg_q *q, struct pg_conn *c, const struct store_event_slot *e, size_t n);
+bool pg_send_booking_moves(struct pg_q *q, struct pg_conn *c, const struct store_booking_slot *b, size_t n);
+/* guests: of each booking its guest's name. */
+void pg_send_bookings(struct pg_q *q, struct pg_conn *c, const struct ticket_booking *b, const struct str *guests,
+                      size_t n);
+void pg_send_outbox(struct pg_q *q, struct pg_conn *c, const struct store_message *m, size_t n);
+void pg_send_inbox(struct pg_q *q, struct pg_conn *c, const struct store_inbox_ref *r, size_t n);
+/* After the rows that it numbers. */
+void pg_send_ticket_ids(struct pg_q *q, struct pg_conn *c, const struct store_commit *k);
+
+struct pg_tickets_found {
+    int64_t bad_event, bad_booking; /* the first at fault; 0: none */
+    int64_t paid;                   /* confirmed bookings that cost something */
+};
+/* Whether stock, bookings and money agree, in one snapshot. */
+enum pf_err pg_tickets_judge(struct pg_conn *c, struct pg_tickets_found *ret) MUSTCHECK;
+
+enum pf_err pg_event_insert(struct store_tx *tx, struct ticket_event *e);
+enum pf_err pg_event_status(struct store_tx *tx, int64_t id, enum ticket_event_status status);
+enum pf_err pg_outbox_delete(struct store_tx *tx, const int64_t *ids, size_t n);
+enum pf_err pg_inbox_purge(struct store_tx *tx, int64_t before_us, int64_t *ret_n);
+enum pf_err pg_events_get(struct store *s, const struct store_ref *refs, size_t n, struct ticket_event *out);
+enum pf_err pg_bookings_get(struct store *s, const struct store_ref *refs, size_t n, struct ticket_booking *out);
+enum pf_err pg_booking_list(struct store *s, const struct store_booking_query *b, struct ticket_booking *out,
+                            unsigned *ret_n);
+enum pf_err pg_bookings_due(struct store *s, int64_t now_us, unsigned limit, int64_t *out_ids, unsigned *ret_n);
+enum pf_err pg_outbox_list(struct store *s, struct arena *a, int64_t after_id, unsigned limit,
+                           struct store_message *out, unsigned *ret_n);
+
 /* ---- groups (group.c, write.c, settle.c) ---- */
 
 enum {
-    PG_TRIES = 3,         /* of a group that met a deadlock, or a lock that was not freed in time */
-    PG_LONG_MS = 3600000, /* of a round trip that looks through the whole journal */
-    PG_SETTLE_ROUNDS =
-        3 /* timeouts of a round trip for which an unknown outcome is asked after: a promotion takes less */
+    PG_LONG_MS = 3600000 /* of a round trip that looks through the whole journal */
 };
 
 /* What proves that a group was committed: its seal, or of one without entries a receipt. */
@@ -109,16 +150,19 @@ struct pg_ledger {
     struct book book; /* the accounts of the group under way, and nothing else */
     struct pg_head head;
     struct sha256 *sha;
-    atomic_ulong thread; /* whose group is under way; 0: none */
-    struct store_key *keys;
-    struct store_slot *loaded; /* as they were given to the caller */
-    size_t n_keys, cap_keys;
+    atomic_ulong thread;        /* whose group is under way; 0: none */
+    struct store_group_ask ask; /* as named to group_begin */
+    struct store_slot *loaded;  /* as they were given to the caller */
+    size_t cap_loaded;
     int64_t *owners; /* of accounts to be made: those that may have one, ascending */
     size_t n_owners, cap_owners;
     const struct store_idem_ref *idem; /* as named to group_begin */
     uint32_t *idem_row;                /* of idem_q + 1; 0: not stored */
     size_t n_idem, cap_idem, idem_at;
     struct pg_q idem_q;
+    bool fenced;        /* the group was begun, and the fences that were ok then must still be */
+    struct str *guests; /* scratch */
+    size_t cap_guests;
     const struct book_account **rows; /* scratch */
     size_t cap_rows;
     struct pg_stats stats;
@@ -128,21 +172,21 @@ struct pg_ledger {
 /* The connection of the group under way when the calling thread runs it, else NULL: what is read inside a group is read
    under its lock. */
 struct pg_conn *pg_group_conn(struct postgres_store *s);
-/* Begins the group's transaction, locks the head and reads what the group needs, into l->book and l->head. */
-enum pf_err pg_group_load(struct postgres_store *s, const struct store_key *keys, size_t n,
-                          struct store_slot *slots) MUSTCHECK;
+/* Whether a group that ended in e is tried again (PFE_BUSY, PFE_UNAVAILABLE: nothing was done). */
+bool pg_again(struct retry_call *call, enum pf_err e);
+/* Begins the group's transaction, locks the head and reads what the group needs, into l->book, l->head and g. */
+enum pf_err pg_group_load(struct postgres_store *s, const struct store_group_ask *ask, struct store_group *g) MUSTCHECK;
 
 /* After a COMMIT without an answer: PFE_OK, the group is there; PFE_UNAVAILABLE, it is not and never will be;
    PFE_INTERNAL: nobody could say in time. */
-enum pf_err pg_settle(struct postgres_store *s, const struct pg_witness *w) MUSTCHECK;
+enum pf_err pg_settle(struct postgres_store *s, const struct pg_witness *w, int64_t deadline_us) MUSTCHECK;
 /* After a lock on ledger_head was not to be had: cuts off its holder if that one has not been heard of for so long that
    it must be gone. The server does so by itself between round trips, but not in the midst of one. */
 void pg_head_free(struct pg_conn *c);
 
 /* ---- operations ---- */
 
-enum pf_err pg_group_begin(struct store *s, const struct store_key *keys, size_t n, const struct store_idem_ref *idem,
-                           size_t n_idem, struct store_slot *slots, int64_t *ret_first_seq);
+enum pf_err pg_group_begin(struct store *s, const struct store_group_ask *ask, struct store_group *g);
 enum pf_err pg_group_commit(struct store *s, const struct store_commit *c);
 void pg_group_abort(struct store *s);
 enum pf_err pg_flush(struct store *s);
@@ -163,6 +207,11 @@ enum pf_err pg_stats(struct store *s, enum store_window w, int64_t now_us, struc
                      unsigned *ret_n);
 enum pf_err pg_trial(struct store *s, struct store_trial *out, unsigned cap, unsigned *ret_n);
 enum pf_err pg_verify(struct store *s, struct store_verify *ret);
+/* The same of what c sees; inside: in the transaction that is open on it. */
+enum pf_err pg_prove(struct pg_conn *c, bool inside, struct store_verify *ret) MUSTCHECK;
+/* As pg_trial; on c, or when that is NULL wherever reads go. */
+enum pf_err pg_trial_on(struct postgres_store *s, struct pg_conn *c, struct store_trial *out, unsigned cap,
+                        unsigned *ret_n) MUSTCHECK;
 enum pf_err pg_info(struct store *s, struct store_info *ret);
 
 /* Every stored projection overwritten with what the journal says, in one transaction that holds the head

@@ -1,6 +1,9 @@
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 
+#include "base/clock.h"
+#include "base/rand.h"
 #include "store/postgres/journal.h"
 #include "store/postgres/records.h"
 #include "store/postgres/schema.h"
@@ -11,7 +14,11 @@ enum {
     IDLE_DEFAULT = 5,
     OPEN_LEAST = 3, /* the writer's, one for a transaction, one for reads inside it */
     CONNECT_MS = 2000,
-    TIMEOUT_MS = 5000
+    TIMEOUT_MS = 5000,
+    START_PAUSE_US = 200000,
+    COMMIT_ROUNDS = 4, /* the commit's own, and three to look it up: a promotion takes less */
+    GROUP_TRIES = 3,
+    READ_TRIES = 5 /* a connection that was lost before, two replicas that are gone, the primary, and once more */
 };
 
 /* ---- how to connect ---- */
@@ -189,6 +196,7 @@ static void store_free(struct postgres_store *s)
         free(s->keys[i]);
         wipe(s->values[i]);
     }
+    resolver_free(s->names);
     for (unsigned i = 0; i < PG_HOSTS_MAX; i++) {
         free(s->hosts[i]);
         free(s->ports[i]);
@@ -205,6 +213,30 @@ static void close_store(struct store *s)
     store_free(pg_of(s));
 }
 
+/* A read that is tried again goes to another server, or to one that has just let a connection go: the budget's least is
+   all that can be under way. */
+struct retry_config store_postgres_retry(unsigned max_open)
+{
+    return (struct retry_config){.max_attempts = READ_TRIES,
+                                 .multiplier = 2,
+                                 .deadline_us = TIMEOUT_MS * 1000,
+                                 .budget_percent = 20,
+                                 .budget_least = max_open};
+}
+
+/* Of a group there is one at a time, and it waits for its lock on the server. */
+static bool set_retries(struct postgres_store *s, const struct postgres_options *o, char ret_why[PG_WHY])
+{
+    struct retry_config reads = store_postgres_retry(s->max_open), groups = reads;
+    reads.deadline_us = (int64_t)s->timeout_ms * 1000;
+    groups.max_attempts = GROUP_TRIES;
+    groups.deadline_us = 2 * reads.deadline_us;
+    if (retry_init(&s->reads, o->retry ? o->retry : &reads) && retry_init(&s->groups, &groups))
+        return true;
+    snprintf(ret_why, PG_WHY, "retry: %s", o->retry ? retry_fault(o->retry) : "out of range");
+    return false;
+}
+
 /* A store that knows how to connect and has not done so. */
 static enum pf_err prepare(const struct postgres_options *o, struct postgres_store **ret, char ret_why[PG_WHY])
 {
@@ -218,19 +250,25 @@ static enum pf_err prepare(const struct postgres_options *o, struct postgres_sto
     s->w.store = s;
     s->connect_ms = o->connect_ms ? o->connect_ms : CONNECT_MS;
     s->timeout_ms = o->timeout_ms ? o->timeout_ms : TIMEOUT_MS;
+    s->commit_ms = o->commit_ms ? o->commit_ms : COMMIT_ROUNDS * s->timeout_ms;
     s->max_open = o->max_open ? o->max_open : OPEN_DEFAULT;
     if (s->max_open < OPEN_LEAST)
         s->max_open = OPEN_LEAST;
     s->max_idle = o->max_idle ? o->max_idle : IDLE_DEFAULT;
     s->tx_max = (s->max_open - 1) / 2;
     s->max_lifetime_us = o->max_lifetime_s * 1000000;
+    if (!set_retries(s, o, ret_why)) {
+        store_free(s);
+        return PFE_WRONG_STATE;
+    }
     s->keys = calloc(PARAMS_MAX + 1, sizeof *s->keys);
     s->values = calloc(PARAMS_MAX + 1, sizeof *s->values);
     if (o->metrics)
         s->h_commit = metric_histogram(o->metrics, "payflow_db_commit_duration_seconds",
                                        "Duration of a group's round trip that ends in COMMIT.", "", metric_bounds_us,
                                        metric_bounds_us_n, 1000000);
-    enum pf_err e = s->keys && s->values ? configure(s, o, ret_why) : PFE_NOMEM;
+    s->names = resolver_new();
+    enum pf_err e = s->keys && s->values && s->names ? configure(s, o, ret_why) : PFE_NOMEM;
     if (e) {
         store_free(s);
         return e;
@@ -239,12 +277,41 @@ static enum pf_err prepare(const struct postgres_options *o, struct postgres_sto
     return PFE_OK;
 }
 
-static enum pf_err connect(struct postgres_store *s, char ret_why[PG_WHY])
+/* The first connection. Tries again for a while if that may help. */
+static enum pf_err connect(struct postgres_store *s, const struct postgres_options *o, char ret_why[PG_WHY])
 {
-    enum pf_err class = PFE_UNAVAILABLE;
-    if (pg_connect(&s->w, &class) == PFE_OK)
-        return PFE_OK;
-    snprintf(ret_why, PG_WHY, "PostgreSQL: %.240s", s->w.why);
+    const struct retry_config config = {.max_attempts = 100,
+                                        .backoff_us = START_PAUSE_US,
+                                        .multiplier = 1.5,
+                                        .max_backoff_us = 4 * START_PAUSE_US,
+                                        .jitter = 50,
+                                        .deadline_us = o->start_ms ? (int64_t)o->start_ms * 1000 : 1,
+                                        .budget_least = 1};
+    struct retry retry;
+    struct retry_call call;
+    struct retry_verdict v;
+    enum pf_err class;
+    if (!retry_init(&retry, &config))
+        return PFE_INTERNAL;
+    retry_begin(&retry, &call, true, clock_mono(clock_system()));
+    do {
+        class = PFE_UNAVAILABLE;
+        if (pg_connect(&s->w, &class) == PFE_OK)
+            class = PFE_OK;
+        else
+            snprintf(ret_why, PG_WHY, "PostgreSQL: %.240s", s->w.why);
+        s->retry_us = s->backoff_us = 0; /* nobody else is there yet */
+        v = retry_next(&call,
+                       class == PFE_OK ? RETRY_SUCCESS
+                       : s->w.passes   ? RETRY_FAILURE
+                                       : RETRY_PERMANENT,
+                       0, rand_u64(), clock_mono(clock_system()));
+        if (v.again && o->on_retry)
+            o->on_retry(o->ctx, ret_why, v.wait_us);
+        if (v.again)
+            nanosleep(&(struct timespec){v.wait_us / 1000000, v.wait_us % 1000000 * 1000}, NULL);
+    } while (v.again);
+    retry_end(&call);
     return class;
 }
 
@@ -269,7 +336,12 @@ static const struct store_ops pg_ops = {
     .shared = true,
     .cluster = pg_cluster_read,
     .stale = pg_stale,
+    .word_say = pg_word_say,
+    .word_end = pg_word_end,
+    .documents = pg_documents,
 
+    .lease_take = pg_lease_take,
+    .lease_drop = pg_lease_drop,
     .group_begin = pg_group_begin,
     .group_commit = pg_group_commit,
     .group_abort = pg_group_abort,
@@ -279,6 +351,7 @@ static const struct store_ops pg_ops = {
     .tx_begin = pg_rec_tx_begin,
     .tx_commit = pg_rec_tx_commit,
     .tx_rollback = pg_rec_tx_rollback,
+    .tx_fence = pg_rec_tx_fence,
 
     .user_insert = pg_rec_user_insert,
     .user_update = pg_rec_user_update,
@@ -294,6 +367,10 @@ static const struct store_ops pg_ops = {
     .run_insert = pg_rec_run_insert,
     .audit_append = pg_rec_audit_append,
     .idem_put = pg_rec_idem_put,
+    .event_insert = pg_event_insert,
+    .event_status = pg_event_status,
+    .outbox_delete = pg_outbox_delete,
+    .inbox_purge = pg_inbox_purge,
 
     .user_get = pg_rec_user_get,
     .user_by_uuid = pg_rec_user_by_uuid,
@@ -312,6 +389,11 @@ static const struct store_ops pg_ops = {
     .run_list = pg_rec_run_list,
     .audit_list = pg_rec_audit_list,
     .idem_get = pg_rec_idem_get,
+    .events_get = pg_events_get,
+    .bookings_get = pg_bookings_get,
+    .booking_list = pg_booking_list,
+    .bookings_due = pg_bookings_due,
+    .outbox_list = pg_outbox_list,
 
     .account_get = pg_account_get,
     .account_by_id = pg_account_by_id,
@@ -334,7 +416,7 @@ enum pf_err store_postgres_open(const struct postgres_options *o, struct store *
     if (e)
         return e;
     s->base.ops = &pg_ops;
-    e = connect(s, ret_why);
+    e = connect(s, o, ret_why);
     if (e == PFE_OK)
         e = ready_schema(s, ret_why);
     if (e == PFE_OK)
@@ -359,7 +441,7 @@ enum pf_err store_postgres_migrations(const struct postgres_options *o, struct p
     enum pf_err e = prepare(&look, &s, ret_why);
     if (e)
         return e;
-    e = connect(s, ret_why);
+    e = connect(s, o, ret_why);
     if (e == PFE_OK) {
         e = pg_schema_list(&s->w, out, cap, ret_n);
         if (e)
@@ -377,7 +459,7 @@ enum pf_err store_postgres_migrate(const struct postgres_options *o, int to, cha
     enum pf_err e = prepare(&serve, &s, ret_why);
     if (e)
         return e;
-    e = connect(s, ret_why);
+    e = connect(s, o, ret_why);
     if (e == PFE_OK)
         e = pg_schema_migrate(&s->w, to, ret_why);
     store_free(s);

@@ -26,7 +26,7 @@ static bool claim(struct postgres_store *s, enum pg_use use, struct pg_conn **re
     if (!may_take(s, use))
         s->stats.waits++;
     int rc = 0;
-    while (!may_take(s, use) && rc == 0)
+    while (!may_take(s, use) && rc == 0 && !pg_primary_down(s))
         rc = pthread_cond_clockwait(&s->freed, &s->lock, CLOCK_MONOTONIC, &until);
     bool ok = may_take(s, use);
     if (ok) {

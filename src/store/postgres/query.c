@@ -310,6 +310,14 @@ void pg_q_send(struct pg_q *q)
 
 /* ---- receiving ---- */
 
+/* Meanwhile somebody else has found out that there will be no answer. */
+static bool in_vain(const struct pg_conn *c)
+{
+    if (c->replica || c->probe)
+        return false;
+    return pg_primary_down(c->store) || (c->yields && pg_stalled(c->store));
+}
+
 static bool io(struct pg_conn *c, int64_t deadline)
 {
     int more = PQflush(c->pg);
@@ -319,10 +327,15 @@ static bool io(struct pg_conn *c, int64_t deadline)
         return false;
     if (left <= 0 || p.fd < 0) {
         snprintf(c->why, sizeof c->why, "no answer from PostgreSQL within %u ms", c->timeout_ms);
-        c->broken = true;
+        c->broken = c->late = true;
         return false;
     }
-    int n = poll(&p, 1, left > 60000 ? 60000 : (int)left);
+    int n = poll(&p, 1, left > PG_SLICE_MS ? PG_SLICE_MS : (int)left);
+    if (n == 0 && in_vain(c)) {
+        snprintf(c->why, sizeof c->why, "PostgreSQL does not answer");
+        c->broken = c->late = c->given_up = true;
+        return false;
+    }
     if (n < 0 && errno != EINTR) {
         c->broken = true;
         return false;
@@ -399,6 +412,7 @@ enum pf_err pg_sync(struct pg_conn *c)
     enum pf_err first = c->unsent;
     const char *state = "";
     int64_t deadline = clock_mono(clock_system()) + (int64_t)c->timeout_ms * 1000;
+    c->alone = false;
     if (c->unsent) {
         /* What went before may not take effect without the rest: the server undoes what no Sync follows. */
         c->broken |= c->n_pipe > 0;
@@ -430,7 +444,9 @@ enum pf_err pg_sync(struct pg_conn *c)
     if (c->n_pipe && PQresultStatus(r) != PGRES_PIPELINE_SYNC)
         c->broken = true;
     PQclear(r);
-    if (c->n_pipe && !c->replica)
+    /* a commit that is late may wait for a replica; if it is the primary that is gone, others find out */
+    bool excused = c->given_up || (c->late && c->n_pipe && c->pipe[c->n_pipe - 1]->sql == pg_commit_sql);
+    if (c->n_pipe && !c->replica && !excused)
         pg_primary_report(c->store, !c->broken);
     c->n_pipe = 0;
     return first;
@@ -451,7 +467,7 @@ static void run(struct pg_q *q)
 {
     if (q->done)
         return;
-    if (q->route.any && q->c && q->err == PFE_OK) {
+    if (q->pooled && !q->sent && q->c && q->err == PFE_OK) {
         pg_route_run(q);
         q->done = true;
         release(q);
@@ -572,6 +588,8 @@ enum pf_err pg_committed(struct pg_q *q)
         e = PFE_UNAVAILABLE;
     else if (e && q->sent && pg_state_breaks(q->state))
         e = PFE_INTERNAL;
+    if (e == PFE_OK && q->c->alone)
+        e = PFE_INTERNAL;
     (void)!pg_q_end(q);
     return e;
 }
@@ -581,6 +599,16 @@ enum pf_err pg_commit(struct pg_conn *c)
     struct pg_q q;
     pg_q_begin(&q, c, pg_commit_sql);
     return pg_committed(&q);
+}
+
+enum pf_err pg_commit_by(struct pg_conn *c, int64_t deadline_us)
+{
+    int64_t left = (deadline_us - clock_mono(clock_system())) / 1000;
+    unsigned usual = c->timeout_ms;
+    c->timeout_ms = left < 1 ? 1 : left < usual ? (unsigned)left : usual;
+    enum pf_err e = pg_commit(c);
+    c->timeout_ms = usual;
+    return e;
 }
 
 void pg_abandon(struct pg_conn *c)
@@ -605,4 +633,79 @@ enum pf_err pg_script(struct pg_conn *c, const char *text)
     if (!c->broken && !PQenterPipelineMode(c->pg))
         c->broken = true;
     return q.err ? q.err : c->broken ? PFE_UNAVAILABLE : PFE_OK;
+}
+
+/* ---- COPY ---- */
+
+/* Whatever the server has still to say, and back to where round trips are possible. */
+static enum pf_err copy_leave(struct pg_conn *c)
+{
+    struct pg_q q = {.c = c};
+    collect(&q, clock_mono(clock_system()) + (int64_t)c->timeout_ms * 1000);
+    PQclear(q.res);
+    if (!c->broken && !PQenterPipelineMode(c->pg))
+        c->broken = true;
+    return q.err ? q.err : c->broken ? PFE_UNAVAILABLE : PFE_OK;
+}
+
+enum pf_err pg_copy_begin(struct pg_conn *c, const char *sql)
+{
+    if (!c->pg || c->broken)
+        return PFE_UNAVAILABLE;
+    if (!PQexitPipelineMode(c->pg) || !PQsendQuery(c->pg, sql)) {
+        note_why(c, PQerrorMessage(c->pg));
+        c->broken = true;
+        return PFE_UNAVAILABLE;
+    }
+    PGresult *r = receive(c, clock_mono(clock_system()) + (int64_t)c->timeout_ms * 1000);
+    ExecStatusType st = PQresultStatus(r);
+    struct pg_q q = {.c = c};
+    if (r && st != PGRES_COPY_IN && st != PGRES_COPY_OUT)
+        failed(&q, r);
+    PQclear(r);
+    if (r && q.err == PFE_OK)
+        return PFE_OK;
+    enum pf_err e = copy_leave(c);
+    return q.err ? q.err : e ? e : PFE_UNAVAILABLE;
+}
+
+enum pf_err pg_copy_put(struct pg_conn *c, const void *p, size_t n)
+{
+    int64_t deadline = clock_mono(clock_system()) + (int64_t)c->timeout_ms * 1000;
+    int more = 1;
+    if (c->broken || PQputCopyData(c->pg, p, (int)n) != 1)
+        return PFE_UNAVAILABLE;
+    /* Each block goes out before the next is taken: libpq would keep any number of them. */
+    while ((more = PQflush(c->pg)) > 0 && PQstatus(c->pg) == CONNECTION_OK)
+        if (!io(c, deadline))
+            break;
+    if (more == 0 && PQconsumeInput(c->pg))
+        return PFE_OK;
+    if (!c->broken)
+        note_why(c, PQerrorMessage(c->pg));
+    c->broken = true;
+    return PFE_UNAVAILABLE;
+}
+
+bool pg_copy_get(struct pg_conn *c, char **ret, size_t *ret_n)
+{
+    int64_t deadline = clock_mono(clock_system()) + (int64_t)c->timeout_ms * 1000;
+    int n = 0;
+    while (!c->broken && (n = PQgetCopyData(c->pg, ret, 1)) == 0)
+        if (!io(c, deadline))
+            c->broken = true;
+    *ret_n = n > 0 ? (size_t)n : 0;
+    return n > 0;
+}
+
+enum pf_err pg_copy_end(struct pg_conn *c, bool good)
+{
+    int64_t deadline = clock_mono(clock_system()) + (int64_t)c->timeout_ms * 1000;
+    if (c->broken)
+        return PFE_UNAVAILABLE;
+    /* After COPY TO there is nothing to end, which it says by failing. */
+    if (PQputCopyEnd(c->pg, good ? NULL : "given up") == 1)
+        while (PQflush(c->pg) > 0 && io(c, deadline))
+            ;
+    return copy_leave(c);
 }

@@ -210,16 +210,20 @@ enum pf_err pg_stats(struct store *st, enum store_window w, int64_t now_us, stru
     return e;
 }
 
-enum pf_err pg_trial(struct store *st, struct store_trial *out, unsigned cap, unsigned *ret_n)
+enum pf_err pg_trial_on(struct postgres_store *s, struct pg_conn *c, struct store_trial *out, unsigned cap,
+                        unsigned *ret_n)
 {
+    static const char sql[] = "SELECT currency, count(*),"
+                              " least(coalesce(sum(balance) FILTER (WHERE owner <> 0), 0), 9223372036854775807)::int8,"
+                              " coalesce(max(balance) FILTER (WHERE owner = 0), 0),"
+                              " greatest(least(sum(balance), 9223372036854775807), -9223372036854775808)::int8"
+                              " FROM account GROUP BY currency ORDER BY currency LIMIT $1";
     struct pg_q q;
     unsigned n = 0;
-    pg_read_begin(&q, pg_of(st), PG_FROM_ANY,
-                  "SELECT currency, count(*),"
-                  " least(coalesce(sum(balance) FILTER (WHERE owner <> 0), 0), 9223372036854775807)::int8,"
-                  " coalesce(max(balance) FILTER (WHERE owner = 0), 0),"
-                  " greatest(least(sum(balance), 9223372036854775807), -9223372036854775808)::int8"
-                  " FROM account GROUP BY currency ORDER BY currency LIMIT $1");
+    if (c)
+        pg_q_begin(&q, c, sql);
+    else
+        pg_read_begin(&q, s, PG_FROM_ANY, sql);
     pg_q_i64(&q, cap);
     while (n < cap && pg_q_next(&q))
         out[n++] = (struct store_trial){.currency = (money_currency)pg_col_i64(&q, 0),
@@ -231,6 +235,11 @@ enum pf_err pg_trial(struct store *st, struct store_trial *out, unsigned cap, un
     if (e == PFE_OK)
         *ret_n = n;
     return e;
+}
+
+enum pf_err pg_trial(struct store *st, struct store_trial *out, unsigned cap, unsigned *ret_n)
+{
+    return pg_trial_on(pg_of(st), NULL, out, cap, ret_n);
 }
 
 enum pf_err pg_info(struct store *st, struct store_info *ret)

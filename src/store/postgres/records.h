@@ -4,6 +4,8 @@
 
 #include "store/postgres/internal.h"
 
+struct documents *pg_documents(struct store *s);
+
 struct pg_tx {
     struct store_tx base;
     struct pg_conn *c; /* the pool's */
@@ -41,6 +43,7 @@ static inline int64_t pg_rec_before(int64_t before_id)
 enum pf_err pg_rec_tx_begin(struct store *s, struct store_tx **ret);
 enum pf_err pg_rec_tx_commit(struct store_tx *tx);
 void pg_rec_tx_rollback(struct store_tx *tx);
+enum pf_err pg_rec_tx_fence(struct store_tx *tx, const struct store_fence *f);
 enum pf_err pg_rec_user_insert(struct store_tx *tx, struct store_user *u);
 enum pf_err pg_rec_user_update(struct store_tx *tx, const struct store_user *u);
 enum pf_err pg_rec_apikey_insert(struct store_tx *tx, struct store_apikey *k);

@@ -115,6 +115,8 @@ enum pf_err pg_rec_idem_get(struct store *s, struct arena *a, int64_t principal,
         found = pg_col_dup(&q, 2, a, &i.body) && pg_col_dup(&q, 4, a, &i.key);
     }
     e = pg_rec_one(&q, found);
+    if (e == PFE_OK && !pg_in_write(pg_of(s))) /* it will be acknowledged once more */
+        e = pg_assure(pg_of(s), pg_commit_deadline(pg_of(s)));
     if (e == PFE_OK)
         *ret = i;
     return e;

@@ -61,7 +61,7 @@ enum pf_err pg_rec_tx_begin(struct store *st, struct store_tx **ret)
     struct pg_tx *tx = malloc(sizeof *tx);
     if (!tx)
         return PFE_NOMEM;
-    *tx = (struct pg_tx){.base.store = st, .c = pg_take(s, PG_TX)};
+    *tx = (struct pg_tx){.base.store = st, .c = pg_stalled(s) ? NULL : pg_take(s, PG_TX)};
     enum pf_err e = tx->c ? PFE_OK : PFE_UNAVAILABLE;
     if (e == PFE_OK) {
         struct pg_q begin, id;
@@ -69,7 +69,9 @@ enum pf_err pg_rec_tx_begin(struct store *st, struct store_tx **ret)
         pg_q_send(&begin);
         pg_q_begin(&id, tx->c, "SELECT pg_current_xact_id()::text::bigint, " TIMELINE " FROM record_ids FOR UPDATE");
         pg_q_send(&id);
+        tx->c->yields = true;
         e = pg_sync(tx->c);
+        tx->c->yields = false;
         if (pg_q_next(&id)) {
             tx->xid = pg_col_i64(&id, 0);
             str_copy(tx->timeline, sizeof tx->timeline, pg_col_str(&id, 1));
@@ -90,7 +92,7 @@ enum pf_err pg_rec_tx_begin(struct store *st, struct store_tx **ret)
 
 /* PFE_OK: committed; PFE_UNAVAILABLE: not, and it never will be; PFE_BUSY: ask again. A transaction of another timeline
    may have the same number: then nobody can tell. */
-static enum pf_err ask(struct postgres_store *s, const struct pg_tx *tx)
+static enum pf_err ask(struct postgres_store *s, const struct pg_tx *tx, int64_t deadline_us)
 {
     struct pg_q q;
     enum pf_err e = PFE_BUSY;
@@ -105,15 +107,16 @@ static enum pf_err ask(struct postgres_store *s, const struct pg_tx *tx)
                                           : PFE_BUSY;
     }
     (void)!pg_q_end(&q);
+    if (e == PFE_OK && pg_assure(s, deadline_us) != PFE_OK)
+        e = PFE_BUSY;
     return e;
 }
 
 /* The answer to COMMIT did not come. The server that got it may still be at it. */
-static enum pf_err settle(struct postgres_store *s, const struct pg_tx *tx)
+static enum pf_err settle(struct postgres_store *s, const struct pg_tx *tx, int64_t deadline_us)
 {
-    int64_t end = clock_mono(clock_system()) + (int64_t)s->timeout_ms * 1000;
     enum pf_err e = PFE_BUSY;
-    while ((e = ask(s, tx)) == PFE_BUSY && clock_mono(clock_system()) < end)
+    while (clock_mono(clock_system()) < deadline_us && (e = ask(s, tx, deadline_us)) == PFE_BUSY)
         nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL);
     return e == PFE_BUSY ? PFE_INTERNAL : e;
 }
@@ -123,11 +126,12 @@ enum pf_err pg_rec_tx_commit(struct store_tx *base)
     struct pg_tx *tx = (struct pg_tx *)base;
     struct postgres_store *s = pg_of(base->store);
     under_way--;
-    enum pf_err e = pg_commit(tx->c);
+    int64_t deadline = pg_commit_deadline(s);
+    enum pf_err e = pg_commit_by(tx->c, deadline);
     pg_abandon(tx->c);
     pg_give(tx->c);
     if (e == PFE_INTERNAL)
-        e = settle(s, tx);
+        e = settle(s, tx, deadline);
     if (e == PFE_OK)
         atomic_store(&s->full, false);
     free(tx);

@@ -35,8 +35,14 @@ void pg_primary_report(struct postgres_store *s, bool ok)
 {
     struct breaker_permit p;
     int64_t now = now_us();
-    if (s->guard && breaker_try(s->guard->breaker, now, &p))
-        breaker_done(s->guard->breaker, &p, ok ? BREAKER_SUCCESS : BREAKER_FAILURE, now);
+    if (!s->guard || !breaker_try(s->guard->breaker, now, &p))
+        return;
+    breaker_done(s->guard->breaker, &p, ok ? BREAKER_SUCCESS : BREAKER_FAILURE, now);
+    if (ok || !pg_primary_down(s))
+        return;
+    pthread_mutex_lock(&s->lock); /* who waits for a connection need not wait on */
+    pthread_cond_broadcast(&s->freed);
+    pthread_mutex_unlock(&s->lock);
 }
 
 /* false: not to be had, or it is an older history's or another cluster's. */
@@ -102,6 +108,22 @@ struct pg_position pg_read_index(struct pg_guard *g)
     struct pg_position p = g->last;
     pthread_mutex_unlock(&g->lock);
     return p;
+}
+
+/* With the leader's connection, when no leader has it. */
+static void look_for_stall(struct pg_guard *g)
+{
+    pthread_mutex_lock(&g->lock);
+    while (g->asking)
+        pthread_cond_wait(&g->changed, &g->lock);
+    g->asking = true;
+    pthread_mutex_unlock(&g->lock);
+    if (!pg_alive(&g->index) || !pg_stall_look(&g->index))
+        pg_disconnect(&g->index);
+    pthread_mutex_lock(&g->lock);
+    g->asking = false;
+    pthread_cond_broadcast(&g->changed);
+    pthread_mutex_unlock(&g->lock);
 }
 
 /* ---- replicas ---- */
@@ -255,11 +277,16 @@ static bool check_all(struct pg_guard *g)
         g->samples[i].lsn = p.lsn;
         g->samples[i].timeline = p.timeline;
         g->samples[i].at_us = at;
+        look_for_stall(g);
+    } else if (atomic_load(&g->down)) {
+        atomic_store(&g->store->stalled, false); /* the breaker says it all, and the next primary is another */
     }
     size_t n = balancer_checks_due(g->balancer, now_us(), due, PG_REPLICAS_MAX);
     for (size_t i = 0; i < n; i++) {
         bool ok = check_replica(g, due[i].data);
         balancer_checked(g->balancer, &due[i], ok, now_us());
+        if (p.ok && !ok) /* it may be the one that a commit waits for, and the next may take as long to fail */
+            look_for_stall(g);
     }
     return p.ok || atomic_load(&g->down);
 }
@@ -271,8 +298,9 @@ static void *watch(void *ctx)
     while (!g->stop) {
         pthread_mutex_unlock(&g->lock);
         int64_t ms = g->check_ms;
-        if (!check_all(g) && ms > 100)
-            ms = 100; /* is it gone, or was that one connection? */
+        /* is it gone, or was that one connection? are the replicas there again? */
+        if ((!check_all(g) || pg_stalled(g->store)) && ms > PG_SOON_MS)
+            ms = PG_SOON_MS;
         struct timespec until;
         clock_gettime(CLOCK_MONOTONIC, &until);
         until.tv_nsec += (long)(ms % 1000) * 1000000;
@@ -288,7 +316,26 @@ static void *watch(void *ctx)
 
 /* ---- starting and stopping ---- */
 
-static enum pf_err add(struct pg_guard *g, const struct postgres_replica *o, char ret_why[PG_WHY])
+struct breaker_config store_postgres_breaker(void)
+{
+    struct breaker_config c = breaker_defaults();
+    c.window_size = 4;
+    c.minimum_calls = 2; /* one connection may be lost for a reason of its own */
+    c.failure_rate = 50;
+    c.wait_open_us = PG_OPEN_MS * 1000;
+    c.half_open_calls = 1;
+    return c;
+}
+
+static struct breaker_config breaker_settings(const struct breaker_config *given)
+{
+    struct breaker_config c = given ? *given : store_postgres_breaker();
+    c.on_transition = NULL;
+    return c;
+}
+
+static enum pf_err add(struct pg_guard *g, const struct postgres_options *all, const struct postgres_replica *o,
+                       char ret_why[PG_WHY])
 {
     char name[BALANCER_NAME_MAX];
     struct pg_replica *r = &g->replicas[g->n_replicas++];
@@ -299,7 +346,9 @@ static enum pf_err add(struct pg_guard *g, const struct postgres_replica *o, cha
     r->weight = o->weight ? o->weight : 1;
     r->check.store = g->store;
     r->check.replica = r;
-    if (!r->host || !r->port)
+    struct breaker_config bc = breaker_settings(all->replica_breaker);
+    r->breaker = breaker_new(&bc, now_us());
+    if (!r->host || !r->port || !r->breaker)
         return PFE_NOMEM;
     size_t n = strlen(o->host); /* of a long one the end, where names of sockets differ */
     snprintf(name, sizeof name, "%.50s:%.10s", o->host + (n > 50 ? n - 50 : 0), port);
@@ -311,22 +360,10 @@ static enum pf_err add(struct pg_guard *g, const struct postgres_replica *o, cha
     return PFE_WRONG_STATE;
 }
 
-static struct breaker_config breaker_settings(struct pg_guard *g)
-{
-    struct breaker_config c = breaker_defaults();
-    c.window_size = 4;
-    c.minimum_calls = 2; /* one connection may be lost for a reason of its own */
-    c.failure_rate = 50;
-    c.wait_open_us = PG_OPEN_MS * 1000;
-    c.half_open_calls = 1;
-    c.on_transition = primary_changed;
-    c.ctx = g;
-    return c;
-}
-
-static struct balancer_config balancer_settings(const struct pg_guard *g)
+static struct balancer_config balancer_settings(const struct pg_guard *g, enum balancer_algorithm algorithm)
 {
     struct balancer_config c = balancer_defaults();
+    c.algorithm = algorithm;
     c.check_interval_us = (int64_t)g->check_ms * 900; /* due whenever the thread comes by */
     c.check_timeout_us = 10000000;                    /* they have deadlines of their own */
     c.healthy_threshold = c.unhealthy_threshold = 1;
@@ -349,11 +386,16 @@ enum pf_err pg_guard_start(struct postgres_store *s, const struct postgres_optio
     pthread_mutex_init(&g->lock, NULL);
     pthread_cond_init(&g->changed, NULL);
     g->store = g->index.store = s;
+    g->index.probe = true;
     g->index.connect_ms = at_most(s->connect_ms, PG_GUARD_MS);
     g->check_ms = o->check_ms ? o->check_ms : PG_CHECK_MS;
     g->forming = 1;
-    struct breaker_config bc = breaker_settings(g);
-    struct balancer_config lc = balancer_settings(g);
+    g->spare = o->spare;
+    g->algorithm = o->algorithm;
+    struct breaker_config bc = breaker_settings(o->primary_breaker);
+    bc.on_transition = primary_changed;
+    bc.ctx = g;
+    struct balancer_config lc = balancer_settings(g, o->algorithm);
     g->breaker = breaker_new(&bc, now_us());
     g->balancer = balancer_new(&lc, now_us());
     enum pf_err e = g->breaker && g->balancer ? PFE_OK : PFE_NOMEM;
@@ -362,7 +404,7 @@ enum pf_err pg_guard_start(struct postgres_store *s, const struct postgres_optio
         e = PFE_WRONG_STATE;
     }
     for (unsigned i = 0; i < o->n_replicas && e == PFE_OK; i++)
-        e = add(g, &o->replicas[i], ret_why);
+        e = add(g, o, &o->replicas[i], ret_why);
     if (e == PFE_OK && o->metrics)
         pg_guard_gauges(g, o->metrics);
     if (e == PFE_OK) {
@@ -394,6 +436,7 @@ void pg_guard_stop(struct postgres_store *s)
             free(c);
         }
         pg_disconnect(&r->check);
+        breaker_free(r->breaker);
         free(r->host);
         free(r->port);
     }

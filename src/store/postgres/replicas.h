@@ -16,6 +16,8 @@
  * answer is left out at once and comes back by itself; one that lags rests for 5 ms, and up to 640 ms while it goes
  * on doing so. With none left the primary reads.
  *
+ * Each replica has a breaker as well, over the reads that it was given.
+ *
  * Degraded: a breaker around the primary counts its round trips (not the server's refusals). While it is open, whatever
  * needs the primary fails at once, and reads that may be stale go to the replica that had replayed most at the last
  * check. Their age is the time since that replica is known to have had all that was acknowledged then.
@@ -29,8 +31,9 @@
 
 enum {
     PG_CHECK_MS = 500,        /* from one check to the next, unless told */
+    PG_SOON_MS = 100,         /* the same when something is amiss */
     PG_GUARD_MS = 1000,       /* of a check, of a read index and of connecting to a replica, at most */
-    PG_REPLICA_MS = 2000,     /* of a read on a replica, at most: the primary has to answer within the rest */
+    PG_REPLICA_MS = 1000,     /* of a read on a replica, at most: others have to answer within the rest */
     PG_SAMPLES = 256,         /* of the primary's position, one per check: tell lags up to two minutes */
     PG_REST_LEAST_US = 5000,  /* longer than a commit takes to arrive at a replica near by */
     PG_REST_MOST_US = 640000, /* about a check */
@@ -42,6 +45,7 @@ struct pg_replica {
     uint64_t id; /* the balancer's */
     char *host, *port;
     unsigned weight;
+    struct breaker *breaker;
     struct pg_conn check; /* the checking thread's */
     struct pg_conn *idle; /* this and the next two under the guard's lock */
     unsigned n_idle, n_open;
@@ -60,6 +64,8 @@ struct pg_position {
 struct pg_guard {
     struct postgres_store *store;
     unsigned check_ms;
+    enum balancer_algorithm algorithm;
+    bool spare; /* the replicas read only while the primary is away */
     struct breaker *breaker;
     atomic_bool down; /* the breaker is not closed */
     struct balancer *balancer;

@@ -4,25 +4,41 @@
 #include "base/clock.h"
 #include "store/postgres/route.h"
 
+static void view(struct breaker *b, int64_t now, struct port_breaker *ret)
+{
+    struct breaker_figures f;
+    breaker_read(b, now, &f);
+    *ret = (struct port_breaker){.state = breaker_state_name(f.state),
+                                 .permitted = f.total_permitted,
+                                 .rejected = f.total_rejected,
+                                 .successes = f.total_successes,
+                                 .failures = f.total_failures,
+                                 .consecutive_failures = f.consecutive_failures};
+}
+
+static const char *const algorithms[] = {[BALANCER_ROUND_ROBIN] = "round_robin",
+                                         [BALANCER_LEAST_CONNECTIONS] = "least_connections",
+                                         [BALANCER_RANDOM] = "random"};
+
 bool pg_cluster_read(struct store *st, struct store_cluster *ret)
 {
     struct pg_guard *g = pg_of(st)->guard;
-    struct breaker_figures primary;
+    struct retry_figures reads, groups;
     struct balancer_figures all;
     struct balancer_backend_figures list[PG_REPLICAS_MAX];
     int64_t now = clock_mono(clock_system());
     *ret = (struct store_cluster){.primary.state = breaker_state_name(BREAKER_CLOSED)};
     pg_pool_read(pg_of(st), &ret->pool);
+    retry_read(&pg_of(st)->reads, &reads);
+    retry_read(&pg_of(st)->groups, &groups);
+    ret->retries = reads.retries;
+    ret->group_retries = groups.retries;
+    ret->stalled = pg_stalled(pg_of(st));
     if (!g)
         return true;
-    breaker_read(g->breaker, now, &primary);
+    view(g->breaker, now, &ret->primary);
     balancer_read(g->balancer, now, &all, list, PG_REPLICAS_MAX);
-    ret->primary.state = breaker_state_name(primary.state);
-    ret->primary.permitted = primary.total_permitted;
-    ret->primary.rejected = primary.total_rejected;
-    ret->primary.successes = primary.total_successes;
-    ret->primary.failures = primary.total_failures;
-    ret->primary.consecutive_failures = primary.consecutive_failures;
+    ret->algorithm = g->spare ? "spare" : algorithms[g->algorithm];
     ret->indexes = atomic_load(&g->indexes);
     ret->asks = atomic_load(&g->asks);
     ret->primary_reads = atomic_load(&g->primary_reads);
@@ -42,6 +58,7 @@ bool pg_cluster_read(struct store *st, struct store_cluster *ret)
         x->served = atomic_load(&r->served);
         x->failed = atomic_load(&r->failed);
         x->behind = atomic_load(&r->behind);
+        view(r->breaker, now, &x->breaker);
     }
     pthread_mutex_unlock(&g->lock);
     return true;
@@ -51,6 +68,12 @@ static int64_t primary_up(void *ctx)
 {
     const struct pg_guard *g = ctx;
     return !atomic_load(&g->down);
+}
+
+static int64_t stalled(void *ctx)
+{
+    const struct pg_guard *g = ctx;
+    return pg_stalled(g->store);
 }
 
 static int64_t primary_reads(void *ctx)
@@ -99,6 +122,9 @@ static int64_t replica_failed(void *ctx)
 void pg_guard_gauges(struct pg_guard *g, struct metrics *m)
 {
     metric_gauge_fn(m, "payflow_db_primary_up", "1 if the primary answers.", "", primary_up, g, 1);
+    metric_gauge_fn(m, "payflow_db_commits_stalled",
+                    "1 while commits wait for synchronous replicas that do not answer; writes fail at once then.", "",
+                    stalled, g, 1);
     metric_counter_fn(m, "payflow_db_primary_reads_total", "Reads that the primary answered for want of a replica.", "",
                       primary_reads, g, 1);
     metric_counter_fn(m, "payflow_db_stale_reads_total", "Reads served without the primary.", "", stale_reads, g, 1);

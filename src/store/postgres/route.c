@@ -4,11 +4,9 @@
 #include <time.h>
 
 #include "base/clock.h"
+#include "base/rand.h"
 
-enum {
-    TRIES = 5,       /* one that was not there yet, two replicas that are gone, the primary, and once more */
-    NEAR_NS = 300000 /* what a commit takes to be replayed near by */
-};
+enum { NEAR_NS = 300000 /* what a commit takes to be replayed near by */ };
 
 static _Thread_local bool stale_allowed;
 static _Thread_local int64_t stale_us; /* of this thread's reads, the worst */
@@ -52,21 +50,24 @@ static struct pg_conn *take_replica(struct pg_guard *g, const struct pg_position
         struct balancer_lease lease;
         int64_t now = now_us();
         bool failed = false;
-        if (balancer_pick(g->balancer, STR_NONE, NULL, 0, now, &lease) != BALANCER_PICKED) {
+        if (balancer_pick(g->balancer, STR_NONE, NULL, rand_u64(), now, &lease) != BALANCER_PICKED) {
             balancer_release(g->balancer, &lease, BALANCER_IGNORED, now);
             return NULL;
         }
         struct pg_replica *r = lease.data;
-        bool may =
-            atomic_load(&r->up) && atomic_load(&r->timeline) == p->timeline && now >= atomic_load(&r->rest_until_us);
+        struct breaker_permit permit = {0};
+        bool may = atomic_load(&r->up) && atomic_load(&r->timeline) == p->timeline &&
+                   now >= atomic_load(&r->rest_until_us) && breaker_try(r->breaker, now, &permit);
         struct pg_conn *c = may ? pg_replica_take(r, p->timeline, &failed) : NULL;
         if (c) {
+            ret->permit = permit;
             ret->lease = lease;
             ret->index = p->lsn;
             return c;
         }
         if (failed)
             atomic_fetch_add(&r->failed, 1);
+        breaker_done(r->breaker, &permit, failed ? BREAKER_FAILURE : BREAKER_IGNORED, now_us());
         balancer_release(g->balancer, &lease, failed ? BALANCER_FAILURE : BALANCER_IGNORED, now_us());
     }
     return NULL;
@@ -108,10 +109,14 @@ struct pg_conn *pg_route_take(struct postgres_store *s, struct pg_route *ret)
     *ret = (struct pg_route){.any = g && g->n_replicas && !pg_in_write(s)};
     if (!ret->any)
         return pg_take(s, PG_READ);
-    if (!pg_primary_down(s)) {
+    if (!pg_primary_down(s) && g->spare) {
+        struct pg_conn *c = take_primary(s);
+        if (c || !primary_gone(s))
+            return c;
+    } else if (!pg_primary_down(s)) {
         atomic_fetch_add(&g->indexes, 1);
         struct pg_position p = pg_read_index(g);
-        if (!p.ok) /* that connection may have been lost for a reason of its own */
+        if (!p.ok && !pg_primary_down(s)) /* that connection may have been lost for a reason of its own */
             p = pg_read_index(g);
         struct pg_conn *c = p.ok ? take_replica(g, &p, ret) : NULL;
         if (!c && p.ok)
@@ -132,6 +137,7 @@ void pg_route_give(struct pg_q *q)
     }
     if (c->broken)
         atomic_fetch_add(&r->failed, 1);
+    breaker_done(r->breaker, &q->route.permit, c->broken ? BREAKER_FAILURE : BREAKER_SUCCESS, now_us());
     balancer_release(r->store->guard->balancer, &q->route.lease, c->broken ? BALANCER_FAILURE : BALANCER_SUCCESS,
                      now_us());
     pg_replica_give(c);
@@ -218,13 +224,15 @@ static void move(struct pg_q *q, struct postgres_store *s, enum outcome why, uns
     old->scratch = NULL;
     old->scratch_n = old->scratch_cap = 0;
     pg_route_give(q);
-    if (route.stale)
+    if (!route.any)
+        c = pg_take(s, PG_READ);
+    else if (route.stale)
         c = take_stale(s->guard, &route);
     else if (was_replica && (why == BEHIND || try > 1))
         c = take_primary(s);
     else
         c = pg_route_take(s, &route);
-    if (!c && !route.stale && primary_gone(s))
+    if (!c && route.any && !route.stale && primary_gone(s))
         c = take_stale(s->guard, &route);
     rewind_q(q);
     q->c = c;
@@ -240,24 +248,33 @@ static void move(struct pg_q *q, struct postgres_store *s, enum outcome why, uns
     c->scratch_cap = cap;
 }
 
+/* After a lost connection: whether to try again, once the wait for that is over. */
+static bool again(struct retry_call *call)
+{
+    struct retry_verdict v = retry_next(call, RETRY_FAILURE, 0, rand_u64(), now_us());
+    if (v.wait_us)
+        nanosleep(&(struct timespec){v.wait_us / 1000000, v.wait_us % 1000000 * 1000}, NULL);
+    return v.again;
+}
+
 void pg_route_run(struct pg_q *q)
 {
     struct postgres_store *s = q->c->store;
-    for (unsigned try = 1;; try++) {
+    struct retry_call call;
+    retry_begin(&s->reads, &call, true, now_us());
+    for (unsigned try = 1; q->c; try++) {
         enum outcome o = q->c->replica ? on_replica(q) : on_primary(q);
         if (o == DONE)
-            return;
+            break;
         if (o == BEHIND && is_near(q))
             continue;
-        if (o == BEHIND)
+        if (o == BEHIND) { /* that is no failure: the primary answers */
             rest(q->c->replica);
-        if (try >= TRIES && !q->route.stale) {
-            if (q->err == PFE_OK)
-                q->err = PFE_UNAVAILABLE;
-            return;
+        } else if (!again(&call)) {
+            q->err = q->err ? q->err : PFE_UNAVAILABLE;
+            break;
         }
         move(q, s, o, try);
-        if (!q->c)
-            return;
     }
+    retry_end(&call);
 }

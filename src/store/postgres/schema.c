@@ -132,7 +132,8 @@ static enum pf_err may_go_down(struct pg_conn *c, int version, int to, char ret_
         const char *what, *lock, *any;
     } kept[] = {{1, "the journal has entries", "LOCK TABLE journal", "SELECT EXISTS (SELECT 1 FROM journal)"},
                 {2, "there are users", "LOCK TABLE users", "SELECT EXISTS (SELECT 1 FROM users)"},
-                {2, "the audit log has rows", "LOCK TABLE audit", "SELECT EXISTS (SELECT 1 FROM audit)"}};
+                {2, "the audit log has rows", "LOCK TABLE audit", "SELECT EXISTS (SELECT 1 FROM audit)"},
+                {3, "there are events", "LOCK TABLE event", "SELECT EXISTS (SELECT 1 FROM event)"}};
     for (size_t i = 0; i < sizeof kept / sizeof *kept; i++) {
         bool any = false;
         if (version < kept[i].made_by || to >= kept[i].made_by)

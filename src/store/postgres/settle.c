@@ -17,8 +17,10 @@ void pg_head_free(struct pg_conn *c)
     (void)!pg_q_run(&q); /* in vain: the lock is waited for again */
 }
 
-/* Under the lock nobody who could still commit the group is left: who was at it when the connection broke held it. */
-static enum pf_err look(struct pg_conn *c, const struct pg_witness *w, bool *ret_there)
+/* Under the lock nobody who could still commit the group is left: who was at it when the connection broke held it. What
+   is found there is acknowledged only after the look itself was committed (stall.c): it has locked a row, so its COMMIT
+   is in the log. */
+static enum pf_err look(struct pg_conn *c, const struct pg_witness *w, int64_t deadline_us, bool *ret_there)
 {
     struct pg_q begin, lock, find;
     bool there = false;
@@ -35,11 +37,15 @@ static enum pf_err look(struct pg_conn *c, const struct pg_witness *w, bool *ret
         pg_q_blob(&find, w->receipt, sizeof w->receipt);
     }
     pg_q_send(&find);
+    c->yields = true;
     enum pf_err e = pg_sync(c);
+    c->yields = false;
     there = pg_q_next(&find);
     (void)!pg_q_end(&begin);
     (void)!pg_q_end(&lock);
     (void)!pg_q_end(&find);
+    if (e == PFE_OK && there)
+        e = pg_commit_by(c, deadline_us);
     pg_abandon(c);
     if (e == PFE_BUSY)
         pg_head_free(c);
@@ -48,16 +54,22 @@ static enum pf_err look(struct pg_conn *c, const struct pg_witness *w, bool *ret
     return e;
 }
 
-enum pf_err pg_settle(struct postgres_store *s, const struct pg_witness *w)
+enum pf_err pg_settle(struct postgres_store *s, const struct pg_witness *w, int64_t deadline_us)
 {
     enum { PAUSE_US = 20000 };
-    int64_t until = clock_mono(clock_system()) + (int64_t)s->timeout_ms * 1000 * PG_SETTLE_ROUNDS;
-    do {
-        struct pg_conn *c = pg_writer(s);
+    while (clock_mono(clock_system()) < deadline_us) {
+        struct pg_conn *c = pg_stalled(s) || pg_primary_down(s) ? NULL : pg_writer(s);
         bool there;
-        if (c && look(c, w, &there) == PFE_OK)
-            return there ? PFE_OK : PFE_UNAVAILABLE;
+        if (c) {
+            unsigned usual = c->timeout_ms;
+            int64_t left = (deadline_us - clock_mono(clock_system())) / 1000;
+            c->timeout_ms = left < 1 ? 1 : left < usual ? (unsigned)left : usual;
+            enum pf_err e = look(c, w, deadline_us, &there);
+            c->timeout_ms = usual;
+            if (e == PFE_OK)
+                return there ? PFE_OK : PFE_UNAVAILABLE;
+        }
         nanosleep(&(struct timespec){.tv_nsec = PAUSE_US * 1000}, NULL);
-    } while (clock_mono(clock_system()) < until);
+    }
     return PFE_INTERNAL;
 }

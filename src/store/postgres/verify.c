@@ -19,6 +19,7 @@ struct feed {
     struct proof *p;
     struct pg_head head;
     struct proof_counts counts;
+    struct pg_tickets_found tickets;
     int64_t bad_hold; /* the first open hold that is not what the journal says; 0: none */
     struct block b;
 };
@@ -153,10 +154,10 @@ static enum pf_err judge_holds(struct feed *f)
     return pg_q_end(&q);
 }
 
-static enum pf_err feed_snapshot(struct feed *f)
+static enum pf_err feed_snapshot(struct feed *f, bool inside)
 {
-    enum pf_err e = pg_exec(f->c, pg_begin_snapshot);
-    if (e == PFE_OK)
+    enum pf_err e = inside ? PFE_OK : pg_exec(f->c, pg_begin_snapshot);
+    if (e == PFE_OK && !inside)
         e = pg_exec(f->c, "SET LOCAL statement_timeout = 0");
     if (e == PFE_OK)
         e = feed_head(f);
@@ -164,7 +165,11 @@ static enum pf_err feed_snapshot(struct feed *f)
         e = feed_accounts(f);
     if (e == PFE_OK && proof_ok(f->p))
         e = judge_holds(f);
-    pg_abandon(f->c);
+    if (e == PFE_OK && proof_ok(f->p))
+        e = pg_tickets_judge(f->c, &f->tickets);
+    f->counts.payments = f->tickets.paid;
+    if (!inside)
+        pg_abandon(f->c);
     return e;
 }
 
@@ -234,31 +239,41 @@ static enum pf_err feed_journal(struct feed *f)
     return e;
 }
 
-enum pf_err pg_verify(struct store *st, struct store_verify *ret)
+enum pf_err pg_prove(struct pg_conn *c, bool inside, struct store_verify *ret)
 {
     struct feed *f = calloc(1, sizeof *f);
     if (!f)
         return PFE_NOMEM;
-    enum pf_err e = PFE_UNAVAILABLE;
+    f->c = c;
     f->p = proof_new(&(struct proof_source){f, find_entry, find_resolver, find_mark});
     if (!f->p) {
         free(f);
         return PFE_NOMEM;
     }
-    f->c = pg_take(pg_of(st), PG_READ);
-    if (f->c) {
-        f->c->timeout_ms = PG_LONG_MS;
-        e = feed_snapshot(f);
-        if (e == PFE_OK)
-            e = feed_journal(f);
-        if (f->bad_hold) /* the journal comes first */
-            proof_fault(f->p, f->bad_hold, "the stored open hold %lld is not what the journal says",
-                        (long long)f->bad_hold);
-        if (e == PFE_OK)
-            proof_end(f->p, &f->counts, ret);
-    }
-    pg_give(f->c);
+    enum pf_err e = feed_snapshot(f, inside);
+    if (e == PFE_OK)
+        e = feed_journal(f);
+    if (f->bad_hold) /* the journal comes first */
+        proof_fault(f->p, f->bad_hold, "the stored open hold %lld is not what the journal says",
+                    (long long)f->bad_hold);
+    if (f->tickets.bad_event)
+        proof_fault(f->p, 0, PROOF_STOCK, (long long)f->tickets.bad_event);
+    if (f->tickets.bad_booking)
+        proof_fault(f->p, 0, PROOF_BOOKING, (long long)f->tickets.bad_booking);
+    if (e == PFE_OK)
+        proof_end(f->p, &f->counts, ret);
     proof_free(f->p);
     free(f);
+    return e;
+}
+
+enum pf_err pg_verify(struct store *st, struct store_verify *ret)
+{
+    struct pg_conn *c = pg_take(pg_of(st), PG_READ);
+    if (!c)
+        return PFE_UNAVAILABLE;
+    c->timeout_ms = PG_LONG_MS;
+    enum pf_err e = pg_prove(c, false, ret);
+    pg_give(c);
     return e;
 }

@@ -48,12 +48,13 @@ static enum pf_err witness(struct pg_ledger *l, const struct store_commit *c, st
 
 /* ---- the statements ---- */
 
-enum { SENT_MAX = 14 };
+enum { SENT_MAX = 20 };
 
 struct round {
     struct pg_conn *c;
     struct pg_q q[SENT_MAX];
     unsigned n;
+    unsigned stock, moves; /* where these are; SENT_MAX: not sent */
 };
 
 static void send_witness(struct round *r, const struct store_commit *c, const struct pg_witness *w)
@@ -114,6 +115,23 @@ static void send_idem(struct round *r, const struct store_commit *c)
     pg_q_send(q);
 }
 
+static void send_tickets(struct round *r, const struct pg_ledger *l, const struct store_commit *c)
+{
+    r->stock = r->moves = SENT_MAX;
+    if (pg_send_stock(&r->q[r->n], r->c, c->events, c->n_events))
+        r->stock = r->n++;
+    if (pg_send_booking_moves(&r->q[r->n], r->c, c->bookings, c->n_bookings))
+        r->moves = r->n++;
+    if (c->n_outbox)
+        pg_send_outbox(&r->q[r->n++], r->c, c->outbox, c->n_outbox);
+    if (c->n_inbox)
+        pg_send_inbox(&r->q[r->n++], r->c, c->inbox, c->n_inbox);
+    if (c->n_created || c->n_outbox)
+        pg_send_ticket_ids(&r->q[r->n++], r->c, c);
+    if (c->n_created)
+        pg_send_bookings(&r->q[r->n++], r->c, c->created, l->guests, c->n_created);
+}
+
 static void send_head(struct round *r, const struct pg_ledger *l, const struct pg_witness *w, size_t n_new)
 {
     struct pg_q *q = &r->q[r->n++];
@@ -158,6 +176,7 @@ static void send_all(struct round *r, struct pg_ledger *l, const struct store_co
     size_t n_new = send_accounts(r, l, c);
     if (c->n_idem)
         send_idem(r, c);
+    send_tickets(r, l, c);
     send_head(r, l, w, n_new);
     int64_t hour = c->ts / ((int64_t)3600 * 1000000);
     if (hour != l->swept_hour)
@@ -173,24 +192,33 @@ static enum pf_err refused(const char *constraint)
 {
     if (strcmp(constraint, "resolution_pkey") == 0)
         return PFE_WRONG_STATE;
-    if (strcmp(constraint, "idempotency_pkey") == 0)
+    if (strcmp(constraint, "idempotency_pkey") == 0 || strcmp(constraint, "inbox_pkey") == 0)
         return PFE_IN_FLIGHT;
+    if (strcmp(constraint, "event_stock") == 0)
+        return PFE_SOLD_OUT;
     return PFE_UNAVAILABLE;
 }
 
 /* PFE_INTERNAL: the outcome is unknown. */
-static enum pf_err send_round(struct postgres_store *s, const struct store_commit *c, const struct pg_witness *w)
+static enum pf_err send_round(struct postgres_store *s, const struct store_commit *c, const struct pg_witness *w,
+                              int64_t deadline_us)
 {
     struct round *r = malloc(sizeof *r);
     if (!r)
         return PFE_NOMEM;
     r->c = &s->w;
     int64_t t0 = clock_mono(clock_system());
+    unsigned usual = r->c->timeout_ms;
+    int64_t left = (deadline_us - t0) / 1000;
     send_all(r, s->ledger, c, w);
+    r->c->timeout_ms = left < 1 ? 1 : left < usual ? (unsigned)left : usual;
     enum pf_err e = pg_sync(r->c);
+    r->c->timeout_ms = usual;
     if (s->h_commit)
         metric_observe(s->h_commit, clock_mono(clock_system()) - t0);
     for (unsigned i = 0; i + 1 < r->n; i++) {
+        if (e && strcmp(r->q[i].state, PG_GUARD) == 0 && (i == r->stock || i == r->moves))
+            e = i == r->stock ? PFE_SOLD_OUT : PFE_WRONG_STATE;
         if (e == PFE_WRONG_STATE && *pg_q_constraint(&r->q[i]))
             e = refused(pg_q_constraint(&r->q[i]));
         (void)!pg_q_end(&r->q[i]);
@@ -202,7 +230,22 @@ static enum pf_err send_round(struct postgres_store *s, const struct store_commi
 
 /* ---- committing ---- */
 
-static enum pf_err commit(struct postgres_store *s, const struct store_commit *c, struct pg_witness *ret_w)
+static enum pf_err note_guests(struct pg_ledger *l, const struct store_commit *c)
+{
+    if (c->n_created > l->cap_guests) {
+        struct str *guests = realloc(l->guests, c->n_created * sizeof *guests);
+        if (!guests)
+            return PFE_NOMEM;
+        l->guests = guests;
+        l->cap_guests = c->n_created;
+    }
+    for (size_t i = 0; i < c->n_created; i++)
+        l->guests[i] = str_c(c->created[i].guest);
+    return PFE_OK;
+}
+
+static enum pf_err commit(struct postgres_store *s, const struct store_commit *c, int64_t deadline_us,
+                          struct pg_witness *ret_w)
 {
     struct pg_ledger *l = s->ledger;
     enum pf_err e = book_group_check(&l->book, c);
@@ -219,10 +262,12 @@ static enum pf_err commit(struct postgres_store *s, const struct store_commit *c
         l->rows = rows;
         l->cap_rows = c->n_slots;
     }
+    if (e == PFE_OK)
+        e = note_guests(l, c);
     if (e)
         return e;
-    e = send_round(s, c, ret_w);
-    return e == PFE_INTERNAL ? pg_settle(s, ret_w) : e;
+    e = send_round(s, c, ret_w, deadline_us);
+    return e == PFE_INTERNAL ? pg_settle(s, ret_w, deadline_us) : e;
 }
 
 static bool same_slot(const struct store_slot *a, const struct store_slot *b)
@@ -233,30 +278,49 @@ static bool same_slot(const struct store_slot *a, const struct store_slot *b)
 }
 
 /* Locks and loads anew. PFE_BUSY: what the group was decided on has changed. */
-static enum pf_err again(struct postgres_store *s, int64_t seq)
+static enum pf_err again(struct postgres_store *s, const struct store_commit *c, int64_t seq)
 {
     struct pg_ledger *l = s->ledger;
-    struct store_slot *slots = calloc(l->n_keys + 1, sizeof *slots);
-    if (!slots)
-        return PFE_NOMEM;
+    const struct store_group_ask *ask = &l->ask;
+    struct store_group g = {.slots = calloc(ask->n_keys + 1, sizeof *g.slots),
+                            .events = calloc(ask->n_events + 1, sizeof *g.events),
+                            .bookings = calloc(ask->n_bookings + 1, sizeof *g.bookings),
+                            .seen = calloc(ask->n_inbox + 1, sizeof *g.seen)};
+    enum pf_err e = g.slots && g.events && g.bookings && g.seen ? PFE_OK : PFE_NOMEM;
     size_t n_idem = l->n_idem;
     l->n_idem = 0; /* what was answered from them stands: a key used since is refused by its constraint */
-    enum pf_err e = pg_group_load(s, l->keys, l->n_keys, slots);
+    if (e == PFE_OK)
+        e = pg_group_load(s, ask, &g);
     l->n_idem = n_idem;
-    if (e == PFE_OK && l->head.seq != seq)
+    if (e == PFE_OK && (l->head.seq != seq || !pg_tickets_same(c, &g)))
         e = PFE_BUSY;
-    for (size_t i = 0; i < l->n_keys && e == PFE_OK; i++)
-        if (!same_slot(&slots[i], &l->loaded[i]))
+    for (size_t i = 0; i < ask->n_keys && e == PFE_OK; i++)
+        if (!same_slot(&g.slots[i], &l->loaded[i]))
             e = PFE_BUSY;
-    free(slots);
+    free(g.slots);
+    free(g.events);
+    free(g.bookings);
+    free(g.seen);
     return e;
+}
+
+static bool replays(const struct pg_ledger *l)
+{
+    for (size_t i = 0; i < l->n_idem; i++)
+        if (l->idem_row[i])
+            return true;
+    return l->ask.n_inbox > 0; /* messages that nothing is to be done for were dealt with before */
 }
 
 static bool nothing_to_write(const struct store_commit *c)
 {
-    bool any = c->n_entries || c->n_idem;
+    bool any = c->n_entries || c->n_idem || c->n_created || c->n_outbox || c->n_inbox;
     for (size_t i = 0; i < c->n_slots && !any; i++)
         any = c->slots[i].used && c->slots[i].state == STORE_SLOT_NEW;
+    for (size_t i = 0; i < c->n_events && !any; i++)
+        any = c->events[i].used;
+    for (size_t i = 0; i < c->n_bookings && !any; i++)
+        any = c->bookings[i].used;
     return !any;
 }
 
@@ -265,19 +329,25 @@ enum pf_err pg_group_commit(struct store *st, const struct store_commit *c)
     struct postgres_store *s = pg_of(st);
     struct pg_ledger *l = s->ledger;
     struct pg_witness w;
+    int64_t deadline = pg_commit_deadline(s);
     if (nothing_to_write(c)) {
+        /* answers of earlier groups, if there are any, are given again after a commit of this one's only (stall.c) */
+        enum pf_err e = replays(l) ? pg_commit_by(&s->w, deadline) : PFE_OK;
         pg_group_abort(st);
-        return PFE_OK;
+        return e;
     }
     int64_t seq = l->head.seq;
-    enum pf_err e = commit(s, c, &w);
-    for (int try = 1; try < PG_TRIES && e == PFE_BUSY; try++) {
+    struct retry_call call;
+    retry_begin(&s->groups, &call, true, clock_mono(clock_system()));
+    enum pf_err e = commit(s, c, deadline, &w);
+    while (e == PFE_BUSY && pg_again(&call, e)) {
         pg_abandon(&s->w);
-        e = again(s, seq);
+        e = again(s, c, seq);
         if (e)
             break;
-        e = commit(s, c, &w);
+        e = commit(s, c, deadline, &w);
     }
+    retry_end(&call);
     group_end(l);
     pg_abandon(&s->w);
     atomic_store(&s->full, e == PFE_DISK_FULL);

@@ -28,6 +28,7 @@
 #include "codec/crypt.h"
 #include "port/store.h"
 #include "store/book/book.h"
+#include "store/book/lease.h"
 #include "store/sqlite/sqlite.h"
 
 enum {
@@ -73,8 +74,14 @@ struct idem_index {                    /* idem.c */
     int64_t leaving_id; /* every id up to here is in the stored index once `leaving` is */
 };
 
+struct sqlite_documents {
+    struct documents base;
+    struct sqlite_store *store;
+};
+
 struct sqlite_store {
     struct store base;
+    struct sqlite_documents documents;
     enum sqlite_mode mode;
     char *path;  /* of the database file */
     int lock_fd; /* DIR/lock; -1 in INSPECT */
@@ -102,6 +109,7 @@ struct sqlite_store {
     atomic_llong projected_seq;
     int64_t replayed;
     int schema;
+    struct lease_book leases; /* its own lock */
 };
 
 static inline struct sqlite_store *sqlite_of(struct store *s)
@@ -181,6 +189,7 @@ enum pf_err sqlite_rec_owner_ok(struct sqlite_conn *c, int64_t user, bool *ret) 
 enum pf_err sqlite_rec_tx_begin(struct store *s, struct store_tx **ret);
 enum pf_err sqlite_rec_tx_commit(struct store_tx *tx);
 void sqlite_rec_tx_rollback(struct store_tx *tx);
+enum pf_err sqlite_rec_tx_fence(struct store_tx *tx, const struct store_fence *f);
 enum pf_err sqlite_rec_user_insert(struct store_tx *tx, struct store_user *u);
 enum pf_err sqlite_rec_user_update(struct store_tx *tx, const struct store_user *u);
 enum pf_err sqlite_rec_apikey_insert(struct store_tx *tx, struct store_apikey *k);
@@ -220,5 +229,8 @@ enum pf_err sqlite_rec_audit_list(struct store *s, struct arena *a, const struct
                                   struct store_audit *out, unsigned *ret_n);
 enum pf_err sqlite_rec_idem_get(struct store *s, struct arena *a, int64_t principal, struct str key,
                                 struct store_idem *ret);
+
+/* Of the table of ops (documents.c). */
+struct documents *sqlite_documents(struct store *s);
 
 #endif

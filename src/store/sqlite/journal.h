@@ -2,6 +2,7 @@
 #ifndef STORE_SQLITE_JOURNAL_H
 #define STORE_SQLITE_JOURNAL_H
 
+#include "store/book/proof.h"
 #include "store/sqlite/internal.h"
 
 /* ---- rows (rows.c) ---- */
@@ -47,6 +48,28 @@ void sqlite_idem_leave(struct idem_index *x);
 enum pf_err sqlite_idem_slice(struct sqlite_store *s, size_t most, size_t *ret_at, bool *ret_last) MUSTCHECK;
 void sqlite_idem_slice_done(struct idem_index *x, size_t at, bool last);
 
+/* ---- ticketing (ticketing.c) ---- */
+
+/* The group's part, inside the write. */
+enum pf_err sqlite_tickets_load(struct sqlite_store *s, const struct store_group_ask *ask,
+                                struct store_group *g) MUSTCHECK;
+/* PFE_SOLD_OUT, PFE_WRONG_STATE, PFE_IN_FLIGHT as store_group_commit says: none of them is a defect of the store. */
+enum pf_err sqlite_tickets_write(struct sqlite_store *s, const struct store_commit *c) MUSTCHECK;
+/* Whether stock, bookings and money agree. *ret_paid: confirmed bookings that cost something. */
+enum pf_err sqlite_tickets_judge(struct proof *p, struct sqlite_conn *c, int64_t *ret_paid) MUSTCHECK;
+
+enum pf_err sqlite_event_insert(struct store_tx *tx, struct ticket_event *e);
+enum pf_err sqlite_event_status(struct store_tx *tx, int64_t id, enum ticket_event_status status);
+enum pf_err sqlite_outbox_delete(struct store_tx *tx, const int64_t *ids, size_t n);
+enum pf_err sqlite_inbox_purge(struct store_tx *tx, int64_t before_us, int64_t *ret_n);
+enum pf_err sqlite_events_get(struct store *s, const struct store_ref *refs, size_t n, struct ticket_event *out);
+enum pf_err sqlite_bookings_get(struct store *s, const struct store_ref *refs, size_t n, struct ticket_booking *out);
+enum pf_err sqlite_booking_list(struct store *s, const struct store_booking_query *b, struct ticket_booking *out,
+                                unsigned *ret_n);
+enum pf_err sqlite_bookings_due(struct store *s, int64_t now_us, unsigned limit, int64_t *out_ids, unsigned *ret_n);
+enum pf_err sqlite_outbox_list(struct store *s, struct arena *a, int64_t after_id, unsigned limit,
+                               struct store_message *out, unsigned *ret_n);
+
 /* ---- the directory (open.c) ---- */
 
 enum pf_err sqlite_dir_make(const char *dir, char ret_why[256]) MUSTCHECK;
@@ -65,9 +88,7 @@ enum pf_err sqlite_open_locked(const char *dir, bool create, struct sqlite_conn 
 /* Makes s->wal_frames follow the WAL. */
 void sqlite_watch_wal(struct sqlite_store *s);
 
-enum pf_err sqlite_group_begin(struct store *s, const struct store_key *keys, size_t n,
-                               const struct store_idem_ref *idem, size_t n_idem, struct store_slot *slots,
-                               int64_t *ret_first_seq);
+enum pf_err sqlite_group_begin(struct store *s, const struct store_group_ask *ask, struct store_group *g);
 enum pf_err sqlite_group_commit(struct store *s, const struct store_commit *c);
 void sqlite_group_abort(struct store *s);
 enum pf_err sqlite_flush(struct store *s);

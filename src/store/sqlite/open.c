@@ -224,6 +224,7 @@ static void store_free(struct sqlite_store *s)
     sqlite_idem_free(&s->idem);
     sha256_free(s->sha);
     pthread_mutex_destroy(&s->wlock);
+    lease_book_fini(&s->leases);
     pthread_mutex_destroy(&s->readers_lock);
     if (s->lock_fd >= 0)
         close(s->lock_fd);
@@ -347,10 +348,24 @@ static enum pf_err open_inspect(struct sqlite_store *s, char ret_why[SQLITE_WHY]
     return e ? e : end;
 }
 
+static enum pf_err lease_take(struct store *st, struct str name, struct str holder, int64_t ttl_us,
+                              struct store_lease *ret)
+{
+    return lease_book_take(&sqlite_of(st)->leases, name, holder, ttl_us, ret);
+}
+
+static enum pf_err lease_drop(struct store *st, struct str name, struct str holder)
+{
+    return lease_book_drop(&sqlite_of(st)->leases, name, holder);
+}
+
 static const struct store_ops sqlite_ops = {
     .close = sqlite_close,
     .info = sqlite_info,
+    .documents = sqlite_documents,
 
+    .lease_take = lease_take,
+    .lease_drop = lease_drop,
     .group_begin = sqlite_group_begin,
     .group_commit = sqlite_group_commit,
     .group_abort = sqlite_group_abort,
@@ -360,6 +375,7 @@ static const struct store_ops sqlite_ops = {
     .tx_begin = sqlite_rec_tx_begin,
     .tx_commit = sqlite_rec_tx_commit,
     .tx_rollback = sqlite_rec_tx_rollback,
+    .tx_fence = sqlite_rec_tx_fence,
 
     .user_insert = sqlite_rec_user_insert,
     .user_update = sqlite_rec_user_update,
@@ -375,6 +391,10 @@ static const struct store_ops sqlite_ops = {
     .run_insert = sqlite_rec_run_insert,
     .audit_append = sqlite_rec_audit_append,
     .idem_put = sqlite_rec_idem_put,
+    .event_insert = sqlite_event_insert,
+    .event_status = sqlite_event_status,
+    .outbox_delete = sqlite_outbox_delete,
+    .inbox_purge = sqlite_inbox_purge,
 
     .user_get = sqlite_rec_user_get,
     .user_by_uuid = sqlite_rec_user_by_uuid,
@@ -393,6 +413,11 @@ static const struct store_ops sqlite_ops = {
     .run_list = sqlite_rec_run_list,
     .audit_list = sqlite_rec_audit_list,
     .idem_get = sqlite_rec_idem_get,
+    .events_get = sqlite_events_get,
+    .bookings_get = sqlite_bookings_get,
+    .booking_list = sqlite_booking_list,
+    .bookings_due = sqlite_bookings_due,
+    .outbox_list = sqlite_outbox_list,
 
     .account_get = sqlite_account_get,
     .account_by_id = sqlite_account_by_id,
@@ -445,6 +470,7 @@ enum pf_err store_sqlite_open(const struct sqlite_options *o, struct store **ret
     s->w.store = s;
     sqlite_idem_init(&s->idem);
     pthread_mutex_init(&s->wlock, NULL);
+    lease_book_init(&s->leases);
     pthread_mutex_init(&s->readers_lock, NULL);
     s->sha = sha256_new();
     s->path = sqlite_db_path(o->dir);

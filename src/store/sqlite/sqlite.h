@@ -10,6 +10,7 @@
 #define STORE_SQLITE_H
 
 #include "port/store.h"
+#include "store/move.h"
 #include "telemetry/metrics.h"
 
 enum sqlite_mode {
@@ -52,5 +53,21 @@ enum pf_err store_sqlite_restore(const char *file, const char *dir, bool verify,
 /* Overwrites the stored projections (accounts, marks, resolutions, statistics) with what the journal says. Offline:
  * takes the lock. */
 enum pf_err store_sqlite_rebuild(const char *dir, int64_t *ret_entries, char ret_why[256]) MUSTCHECK;
+
+/* ---- carrying everything to another engine (store/move.h) ---- */
+
+struct sqlite_source;
+/* Takes DIR's lock, so that no server runs meanwhile, and proves the books as store_verify does; from then on one
+   snapshot is read, by the calling thread only. Nothing of the database is changed. PFE_WRONG_STATE: in use, or at
+   another migration. PFE_UNAVAILABLE: among others, it does not verify (*ret_verify says where). */
+enum pf_err store_sqlite_source_open(const char *dir, struct sqlite_source **ret, struct store_verify *ret_verify,
+                                     char ret_why[256]) MUSTCHECK;
+void store_sqlite_source_close(struct sqlite_source *f); /* NULL is allowed */
+enum pf_err store_sqlite_source_ends(struct sqlite_source *f, struct move_ends *ret, char ret_why[256]) MUSTCHECK;
+enum pf_err store_sqlite_source_trial(struct sqlite_source *f, struct store_trial *out, unsigned cap,
+                                      unsigned *ret_n) MUSTCHECK;
+/* Calls fn for each row. ret_why is set unless the error is fn's own. */
+enum pf_err store_sqlite_source_rows(struct sqlite_source *f, enum move_table_id table, move_row_fn fn, void *ctx,
+                                     char ret_why[256]) MUSTCHECK;
 
 #endif

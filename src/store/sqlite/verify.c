@@ -119,6 +119,8 @@ static enum pf_err prove(struct proof *p, struct sqlite_conn *c, struct store_ve
         e = feed_journal(p, c);
     if (e == PFE_OK && proof_ok(p))
         e = judge_holds(p, c);
+    if (e == PFE_OK && proof_ok(p))
+        e = sqlite_tickets_judge(p, c, &n.payments);
     if (e == PFE_OK)
         e = count(c, "SELECT count(*) FROM resolution", &n.resolutions);
     if (e == PFE_OK)

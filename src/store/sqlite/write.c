@@ -113,24 +113,25 @@ static enum pf_err owner_ok(void *ctx, int64_t user, bool *ret_ok)
     return sqlite_rec_owner_ok(&s->w, user, ret_ok);
 }
 
-enum pf_err sqlite_group_begin(struct store *st, const struct store_key *keys, size_t n,
-                               const struct store_idem_ref *idem, size_t n_idem, struct store_slot *slots,
-                               int64_t *ret_first_seq)
+enum pf_err sqlite_group_begin(struct store *st, const struct store_group_ask *ask, struct store_group *g)
 {
-    (void)idem, (void)n_idem;
     struct sqlite_store *s = sqlite_of(st);
     enum pf_err e = sqlite_write_begin(s);
     if (e)
         return e;
-    e = book_group_begin(&s->book, keys, n, slots, owner_ok, s);
+    e = book_group_begin(&s->book, ask->keys, ask->n_keys, g->slots, owner_ok, s);
+    if (e == PFE_OK)
+        e = sqlite_tickets_load(s, ask, g);
     if (e)
         return sqlite_write_failed(s, e);
-    *ret_first_seq = s->book.head_seq + 1;
+    lease_book_group_begin(&s->leases, ask->fences, ask->n_fences);
+    g->first_seq = s->book.head_seq + 1;
     return PFE_OK;
 }
 
 void sqlite_group_abort(struct store *st)
 {
+    lease_book_group_end(&sqlite_of(st)->leases);
     sqlite_write_rollback(sqlite_of(st));
 }
 
@@ -231,6 +232,8 @@ static enum pf_err write_group(struct sqlite_store *s, const struct store_commit
     /* No other row of a group can be there already, unless memory and disk have parted. */
     if (e == PFE_WRONG_STATE && !resolved)
         e = PFE_INTERNAL;
+    if (e == PFE_OK)
+        e = sqlite_tickets_write(s, c);
     for (size_t i = 0; i < c->n_idem && e == PFE_OK; i++)
         e = sqlite_idem_insert(s, &c->idem[i]);
     return e;
@@ -238,15 +241,18 @@ static enum pf_err write_group(struct sqlite_store *s, const struct store_commit
 
 static bool nothing_to_write(const struct store_commit *c)
 {
-    bool any = c->n_entries || c->n_idem;
+    bool any = c->n_entries || c->n_idem || c->n_created || c->n_outbox || c->n_inbox;
     for (size_t i = 0; i < c->n_slots && !any; i++)
         any = c->slots[i].used && c->slots[i].state == STORE_SLOT_NEW;
+    for (size_t i = 0; i < c->n_events && !any; i++)
+        any = c->events[i].used;
+    for (size_t i = 0; i < c->n_bookings && !any; i++)
+        any = c->bookings[i].used;
     return !any;
 }
 
-enum pf_err sqlite_group_commit(struct store *st, const struct store_commit *c)
+static enum pf_err commit(struct sqlite_store *s, const struct store_commit *c)
 {
-    struct sqlite_store *s = sqlite_of(st);
     if (nothing_to_write(c)) {
         sqlite_write_rollback(s);
         return PFE_OK;
@@ -273,5 +279,12 @@ enum pf_err sqlite_group_commit(struct store *st, const struct store_commit *c)
         book_group_apply(&s->book, c);
     }
     pthread_mutex_unlock(&s->wlock);
+    return e;
+}
+
+enum pf_err sqlite_group_commit(struct store *st, const struct store_commit *c)
+{
+    enum pf_err e = commit(sqlite_of(st), c);
+    lease_book_group_end(&sqlite_of(st)->leases);
     return e;
 }

@@ -19,6 +19,7 @@
 #include "app/accounts.h"
 #include "app/admin.h"
 #include "app/identity.h"
+#include "app/lease.h"
 #include "app/movement.h"
 #include "app/schedules.h"
 #include "cache/local/local.h"
@@ -152,6 +153,8 @@ static inline struct fix *fix_new(const struct engine *engine)
 
 static inline void fix_stop(struct fix *f)
 {
+    if (f->app && !f->box.engine->durable)
+        app_leases_drop(f->app); /* here the store outlives what in earnest is its only process */
     app_free(f->app);
     f->app = NULL;
     f->box.store->ops = f->real;

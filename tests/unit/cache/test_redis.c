@@ -58,7 +58,7 @@ static void a_local_copy_is_short_lived(void **state)
     (void)state;
     fill_all(a, STR("user:1"), STR("ada"));
     assert_true(fetches(b, STR("user:1"), STR("ada")));
-    usleep(1050000);
+    usleep(3050000);
     assert_false(has(a, STR("user:1")));
     assert_false(has(b, STR("user:1")));
     assert_true(fetches(a, STR("user:1"), STR("ada")));
@@ -66,7 +66,7 @@ static void a_local_copy_is_short_lived(void **state)
     fill(a, STR("user:5"), STR("eve"), LONG);
     assert_true(has(a, STR("user:5")));
     assert_string_equal(redis_server_do(&server, "EXISTS user:5"), "0");
-    usleep(1050000);
+    usleep(3050000);
     assert_false(has(a, STR("user:5")));
 }
 

@@ -304,6 +304,14 @@ static void tls_needs_both_files(void **state)
     assert_string_equal(conf.tls_key, "k.pem");
 }
 
+static void trusted_proxies_are_addresses_and_networks(void **state)
+{
+    (void)state;
+    expect_ok(load_list(LIST(), LIST("TRUSTED_PROXIES=127.0.0.1, 10.0.0.0/8 ,::1,2001:db8::/32")));
+    expect_refused(load_list(LIST(), LIST("TRUSTED_PROXIES=nginx")), "TRUSTED_PROXIES: \"nginx\" is neither");
+    expect_refused(load_list(LIST("--trusted-proxies=::1,10.0.0.1/8"), LIST()), "\"10.0.0.1/8\" is neither");
+}
+
 static void weak_hashes_are_for_dev_only(void **state)
 {
     (void)state;
@@ -526,6 +534,7 @@ int main(void)
         cmocka_unit_test(a_server_is_named_by_url_or_host),
         cmocka_unit_test(redis_is_named_by_url_or_host),
         cmocka_unit_test(tls_needs_both_files),
+        cmocka_unit_test(trusted_proxies_are_addresses_and_networks),
         cmocka_unit_test(weak_hashes_are_for_dev_only),
         cmocka_unit_test(serving_live_needs_a_real_secret),
         cmocka_unit_test(dev_binds_to_loopback_unless_told),

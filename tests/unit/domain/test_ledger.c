@@ -280,12 +280,14 @@ static void defects_of_the_caller(void **state)
 
 static void amounts_and_texts(void **state)
 {
+    static const char *const broken[] = {"\xc0\x80", "\xed\xa0\x80", "\xf5\x80\x80\x80", "a\xff", "\xc3"};
     static char text[LEDGER_DESCRIPTION_MAX + 1];
     struct ledger_account a = alice(), b = bob(), x = outside();
     struct ledger_entry h = hold();
     struct ledger_command c;
 
     (void)state;
+    memset(text, 'x', sizeof text);
     assert_int_equal(refusal(&a, &b, command(LEDGER_TRANSFER, 0, NULL)), PFE_INVALID);
     assert_int_equal(refusal(&a, &b, command(LEDGER_TRANSFER, -1, NULL)), PFE_INVALID);
     assert_int_equal(refusal(&x, &b, command(LEDGER_DEPOSIT, INT64_MIN, NULL)), PFE_INVALID);
@@ -299,6 +301,20 @@ static void amounts_and_texts(void **state)
     assert_int_equal(refusal(&a, &b, c), PFE_INVALID);
     c.description.p = c.origin.p = text;
     c.description.n = LEDGER_DESCRIPTION_MAX, c.origin.n = LEDGER_ORIGIN_MAX;
+    done(&a, &b, c, 1, 1);
+    c = command(LEDGER_TRANSFER, 1, NULL);
+    c.description = (struct str){"a\0b", 3};
+    assert_int_equal(refusal(&a, &b, c), PFE_INVALID);
+    c.description = STR_NONE;
+    c.origin = (struct str){"\0", 1};
+    assert_int_equal(refusal(&a, &b, c), PFE_INVALID);
+    for (size_t i = 0; i < sizeof broken / sizeof *broken; i++) {
+        c = command(LEDGER_TRANSFER, 1, NULL);
+        c.description = str_c(broken[i]);
+        assert_int_equal(refusal(&a, &b, c), PFE_INVALID);
+    }
+    c.description = STR("\xef\xbf\xbe\xf4\x8f\xbf\xbf\x01\x7f\\N\t"); /* U+FFFE, U+10FFFF, controls */
+    a = alice(), b = bob();
     done(&a, &b, c, 1, 1);
 }
 

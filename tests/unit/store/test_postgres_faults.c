@@ -45,8 +45,10 @@ static void fresh(void)
 
 static struct postgres_options options(void)
 {
-    return (struct postgres_options){
-        .url = pg_cluster_url(&cluster), .connect_ms = CONNECT_MS, .timeout_ms = TIMEOUT_MS};
+    return (struct postgres_options){.url = pg_cluster_url(&cluster),
+                                     .connect_ms = CONNECT_MS,
+                                     .timeout_ms = TIMEOUT_MS,
+                                     .commit_ms = 2 * TIMEOUT_MS};
 }
 
 static struct store *opened(const struct postgres_options *o)
@@ -226,10 +228,10 @@ static void schemas_of_other_programs_are_refused(void **state)
     refused(&o, "is not the one of this program");
     fresh();
     store_close(opened(&o));
-    assert_true(pg_cluster_sql(&cluster, "INSERT INTO schema_migration VALUES (3, 'x', '\\x00', 0)"));
+    assert_true(pg_cluster_sql(&cluster, "INSERT INTO schema_migration VALUES (900, 'x', '\\x00', 0)"));
     refused(&o, "it is newer");
     refused(&look, "it is newer");
-    assert_true(pg_cluster_sql(&cluster, "DELETE FROM schema_migration WHERE version = 3"));
+    assert_true(pg_cluster_sql(&cluster, "DELETE FROM schema_migration WHERE version = 900"));
     assert_int_equal(store_postgres_migrate(&o, 0, why), PFE_OK);
     store_close(opened(&o));
 
@@ -276,9 +278,9 @@ static void an_inspector_writes_nothing(void **state)
     struct store_tx *tx;
     struct store_key key = {.owner = 0, .currency = 840};
     struct store_slot slot;
-    int64_t first;
+    struct store_group g = {.slots = &slot};
     assert_int_equal(store_tx_begin(s, &tx), PFE_UNAVAILABLE);
-    assert_int_equal(store_group_begin(s, &key, 1, NULL, 0, &slot, &first), PFE_UNAVAILABLE);
+    assert_int_equal(store_group_begin(s, &(struct store_group_ask){.keys = &key, .n_keys = 1}, &g), PFE_UNAVAILABLE);
     assert_false(has_user(s, "ann"));
     store_close(s);
 }

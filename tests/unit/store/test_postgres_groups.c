@@ -99,7 +99,7 @@ static enum pf_err do_group(struct kit *k, enum what what, int64_t user, unsigne
     struct store_key of = {.owner = user, .currency = KIT_JPY};
     struct store_slot slot;
     int64_t first;
-    assert_int_equal(store_group_begin(k->s, &of, 1, NULL, 0, &slot, &first), PFE_OK);
+    assert_int_equal(kit_begin(k->s, &of, 1, NULL, 0, &slot, &first), PFE_OK);
     assert_int_equal(slot.state, STORE_SLOT_NEW);
     slot.used = true;
     return store_group_commit(k->s, &(struct store_commit){.ts = k->now, .slots = &slot, .n_slots = 1});
@@ -135,7 +135,7 @@ static void cut_at_every_message(void **state)
                 if (what == ENTRIES)
                     kit_deposit(k, user, 5), before++;
                 int64_t first; /* connected before the cut is armed */
-                assert_int_equal(store_group_begin(via->s, NULL, 0, NULL, 0, NULL, &first), PFE_OK);
+                assert_int_equal(kit_begin(via->s, NULL, 0, NULL, 0, NULL, &first), PFE_OK);
                 store_group_abort(via->s);
                 pg_proxy_arm(p, (enum pg_proxy_cut)cut, at);
                 enum pf_err e = do_group(via, (enum what)what, user, n);
@@ -176,7 +176,7 @@ static void backend_ended(void **state)
         struct store_slot s[2];
         struct ledger_entry e;
         int64_t first;
-        assert_int_equal(store_group_begin(b->s, keys, 2, NULL, 0, s, &first), PFE_OK);
+        assert_int_equal(kit_begin(b->s, keys, 2, NULL, 0, s, &first), PFE_OK);
         assert_int_equal(first, at + 1);
         struct ledger_command cmd = {
             .kind = LEDGER_DEPOSIT, .amount = 1, .currency = KIT_USD, .seq = first, .ts = b->now};
@@ -295,7 +295,7 @@ static void owner_is_held(void **state)
     struct store_key key = {.owner = a, .currency = KIT_USD};
     struct store_slot s;
     int64_t first;
-    assert_int_equal(store_group_begin(k->s, &key, 1, NULL, 0, &s, &first), PFE_OK);
+    assert_int_equal(kit_begin(k->s, &key, 1, NULL, 0, &s, &first), PFE_OK);
     assert_int_equal(s.state, STORE_SLOT_NEW);
     assert_true(run_sql(pg, "SET lock_timeout = 200"));
     assert_false(run_sql(pg, sql));
@@ -339,7 +339,7 @@ static void overtaken_between_tries(void **state)
     struct store_key keys[] = {{.owner = 0, .currency = KIT_USD}, {.owner = a, .currency = KIT_USD}};
     struct store_slot s[2];
     int64_t first;
-    assert_int_equal(store_group_begin(b->s, keys, 2, NULL, 0, s, &first), PFE_OK);
+    assert_int_equal(kit_begin(b->s, keys, 2, NULL, 0, s, &first), PFE_OK);
     pthread_t t, u;
     pthread_create(&t, NULL, block, &x);
     pthread_create(&u, NULL, deposit, &d); /* waits for the head's lock */
@@ -379,7 +379,7 @@ static void deadlock(void **state)
     struct store_key key = {.owner = a, .currency = KIT_USD};
     struct store_slot s;
     int64_t first;
-    assert_int_equal(store_group_begin(b->s, &key, 1, NULL, 0, &s, &first), PFE_OK);
+    assert_int_equal(kit_begin(b->s, &key, 1, NULL, 0, &s, &first), PFE_OK);
     assert_int_equal(s.state, STORE_SLOT_NEW);
     s.used = true;
     x.sql = update;
@@ -419,7 +419,7 @@ static void stopped_with_the_lock(void **state)
         struct store_slot s[2];
         int64_t first;
         struct store_idem idem = {.principal = a, .key = STR("late"), .status = 201, .body = STR("{}")};
-        if (store_group_begin(b->s, keys, 2, NULL, 0, s, &first) != PFE_OK)
+        if (kit_begin(b->s, keys, 2, NULL, 0, s, &first) != PFE_OK)
             _exit(1);
         raise(SIGSTOP);
         enum pf_err e = store_group_commit(
@@ -504,7 +504,7 @@ static void server_restarted(void **state)
     struct store_slot s;
     int64_t first;
     struct store_idem idem = {.principal = a, .key = STR("k"), .status = 201, .body = STR("{}")}, got;
-    assert_int_equal(store_group_begin(b->s, &key, 1, NULL, 0, &s, &first), PFE_OK);
+    assert_int_equal(kit_begin(b->s, &key, 1, NULL, 0, &s, &first), PFE_OK);
     restart();
     assert_int_equal(
         store_group_commit(b->s,
@@ -534,7 +534,7 @@ static void *deposits(void *arg)
         struct store_slot slots[2];
         struct ledger_entry e;
         int64_t first;
-        if (store_group_begin(s->k->s, keys, 2, NULL, 0, slots, &first) != PFE_OK) {
+        if (kit_begin(s->k->s, keys, 2, NULL, 0, slots, &first) != PFE_OK) {
             s->refused++;
             nap(5);
             continue;
@@ -711,7 +711,7 @@ static void *race_for_keys(void *arg)
         struct store_idem found;
         int64_t first;
         pthread_barrier_wait(p->gate);
-        CHECK(store_group_begin(p->k->s, keys, 2, ref, 2, s, &first) == PFE_OK);
+        CHECK(kit_begin(p->k->s, keys, 2, ref, 2, s, &first) == PFE_OK);
         enum pf_err err = store_idem_get(p->k->s, &a, p->users[0], str_c(text), &found);
         if (err == PFE_OK) { /* the other was first: its answer */
             CHECK(str_is(found.body, "{\"won\":true}"));

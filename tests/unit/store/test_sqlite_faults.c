@@ -93,7 +93,7 @@ static void unknown_outcome(enum disk_op op, int rc)
     struct store_key key = {.owner = a, .currency = KIT_USD};
     struct store_slot slot;
     struct store_tx *tx;
-    assert_int_equal(store_group_begin(k->s, &key, 1, NULL, 0, &slot, &seq), PFE_INTERNAL);
+    assert_int_equal(kit_begin(k->s, &key, 1, NULL, 0, &slot, &seq), PFE_INTERNAL);
     assert_int_equal(store_tx_begin(k->s, &tx), PFE_INTERNAL);
     assert_int_equal(store_flush(k->s), PFE_INTERNAL);
     assert_int_equal(kit_balance(k, a), 10);

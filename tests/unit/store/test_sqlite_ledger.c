@@ -520,7 +520,7 @@ static void inspecting_beside_a_writer(void **state)
     struct store_replay r;
     struct store_tx *tx;
     int64_t first;
-    assert_int_equal(store_group_begin(s, &key, 1, NULL, 0, &slot, &first), PFE_UNAVAILABLE);
+    assert_int_equal(kit_begin(s, &key, 1, NULL, 0, &slot, &first), PFE_UNAVAILABLE);
     assert_int_equal(store_tx_begin(s, &tx), PFE_UNAVAILABLE);
     assert_int_equal(store_flush(s), PFE_UNAVAILABLE);
     assert_int_equal(store_account_rebuild(s, 1000, &r), PFE_UNAVAILABLE);

@@ -1,0 +1,214 @@
+/* What a backend is asked: the request as it came, less what was for this connection, plus where it came from. */
+#include <stdlib.h>
+
+#include "gateway/headers.h"
+#include "gateway/internal.h"
+
+struct build {
+    struct exchange *x;
+    struct curl_slist **end;
+    bool failed;
+};
+
+/* libcurl reads this list and nothing else of it, so it may lie in an arena. */
+static void line(struct build *b, struct str name, struct str sep, struct str one, struct str two)
+{
+    struct arena *a = &b->x->arena;
+    struct curl_slist *node = arena_alloc(a, sizeof *node);
+    char *text = arena_alloc(a, name.n + sep.n + one.n + two.n + 1);
+    if (!node || !text) {
+        b->failed = true;
+        return;
+    }
+    char *p = text;
+    const struct str parts[] = {name, sep, one, two};
+    for (unsigned i = 0; i < 4; i++) {
+        if (parts[i].n)
+            memcpy(p, parts[i].p, parts[i].n);
+        p += parts[i].n;
+    }
+    *p = '\0';
+    *node = (struct curl_slist){.data = text};
+    *b->end = node;
+    b->end = &node->next;
+}
+
+static void put(struct build *b, struct str name, struct str value)
+{
+    /* libcurl takes "Name:" as a wish to leave a header out, and "Name;" as one without a value */
+    if (value.n)
+        line(b, name, STR(": "), value, STR_NONE);
+    else
+        line(b, name, STR(";"), STR_NONE, STR_NONE);
+}
+
+/* All values that came with the request, and one more. */
+static void append(struct build *b, const struct http_pair *h, unsigned n, struct str name, struct str more)
+{
+    struct arena *a = &b->x->arena;
+    size_t len = more.n;
+    for (unsigned i = 0; i < n; i++) {
+        if (h[i].name.n == name.n && str_eq_nocase(h[i].name, name))
+            len += h[i].value.n + 2;
+    }
+    char *text = arena_alloc(a, len + 1), *p = text;
+    if (!text) {
+        b->failed = true;
+        return;
+    }
+    for (unsigned i = 0; i < n; i++) {
+        if (h[i].name.n != name.n || !str_eq_nocase(h[i].name, name) || h[i].value.n == 0)
+            continue;
+        memcpy(p, h[i].value.p, h[i].value.n);
+        p += h[i].value.n;
+        memcpy(p, ", ", 2);
+        p += 2;
+    }
+    memcpy(p, more.p, more.n);
+    p += more.n;
+    put(b, name, (struct str){text, (size_t)(p - text)});
+}
+
+enum kind { KIND_PASS, KIND_DROP, KIND_CONNECTION };
+
+/* Headers that are not simply passed on. */
+static enum kind kind_of(struct str name)
+{
+    static const struct str ours[] = {{"expect", 6},
+                                      {"x-request-id", 12},
+                                      {"traceparent", 11},
+                                      {"x-forwarded-for", 15},
+                                      {"x-forwarded-proto", 17},
+                                      {"x-forwarded-host", 16},
+                                      {"via", 3}};
+    if (header_is_hop(name))
+        return name.n == 10 && (name.p[0] | 0x20) == 'c' ? KIND_CONNECTION : KIND_DROP;
+    for (size_t i = 0; i < sizeof ours / sizeof *ours; i++) {
+        if (ours[i].n == name.n && str_eq_nocase(ours[i], name))
+            return KIND_DROP;
+    }
+    return KIND_PASS;
+}
+
+static bool named(const struct http_req *r, const struct http_pair *h, unsigned n, struct str name)
+{
+    (void)r;
+    for (unsigned i = 0; i < n; i++) {
+        if (h[i].name.n == 10 && str_eq_nocase(h[i].name, STR("connection")) && header_lists(h[i].value, name))
+            return true;
+    }
+    return false;
+}
+
+static void headers(struct build *b, const struct http_req *r)
+{
+    const struct http_pair *h;
+    unsigned n = http_headers(r, &h);
+    bool connection = http_header_count(r, "connection") > 0;
+    bool type = false, accept = false, agent = false;
+    for (unsigned i = 0; i < n; i++) {
+        struct str name = h[i].name;
+        /* Host stays whatever Connection says: without it there is no request */
+        if (kind_of(name) != KIND_PASS || (connection && !str_eq_nocase(name, STR("host")) && named(r, h, n, name)))
+            continue;
+        type |= str_eq_nocase(name, STR("content-type"));
+        accept |= str_eq_nocase(name, STR("accept"));
+        agent |= str_eq_nocase(name, STR("user-agent"));
+        put(b, name, h[i].value);
+    }
+    struct str host = http_header(r, "host");
+    append(b, h, n, STR("Via"), str_c(b->x->g->via));
+    append(b, h, n, STR("X-Forwarded-For"), str_c(r->peer));
+    put(b, STR("X-Forwarded-Proto"), r->https ? STR("https") : STR("http"));
+    if (host.n)
+        append(b, h, n, STR("X-Forwarded-Host"), host);
+    put(b, STR("X-Request-Id"), r->request_id);
+    if (r->traceparent.n)
+        put(b, STR("traceparent"), r->traceparent);
+    /* what libcurl would add by itself */
+    line(b, STR("Expect"), STR(":"), STR_NONE, STR_NONE);
+    if (!accept)
+        line(b, STR("Accept"), STR(":"), STR_NONE, STR_NONE);
+    if (!type)
+        line(b, STR("Content-Type"), STR(":"), STR_NONE, STR_NONE);
+    if (!agent)
+        line(b, STR("User-Agent"), STR(":"), STR_NONE, STR_NONE);
+}
+
+static struct str join(struct arena *a, const struct str *parts, unsigned n)
+{
+    size_t len = 0;
+    for (unsigned i = 0; i < n; i++)
+        len += parts[i].n + 1;
+    char *text = arena_alloc(a, len + 1), *p = text;
+    if (!text)
+        return STR_NONE;
+    for (unsigned i = 0; i < n; i++) {
+        if (parts[i].n)
+            memcpy(p, parts[i].p, parts[i].n);
+        p += parts[i].n;
+        *p++ = '\n'; /* in none of them */
+    }
+    *p = '\0';
+    return (struct str){text, (size_t)(p - text)};
+}
+
+/* What an old answer depends on, and who may see it. */
+static void fallback_key(struct exchange *x, const struct http_req *r)
+{
+    const struct str key[] = {x->target, http_header(r, "host"), http_header(r, "accept"),
+                              http_header(r, "accept-encoding"), http_header(r, "accept-language")};
+    const struct str who[] = {http_header(r, "authorization"), http_header(r, "x-api-key"), http_header(r, "cookie")};
+    x->principal = join(&x->arena, who, 3);
+    if (x->principal.p && http_header_count(r, "range") == 0)
+        x->key = join(&x->arena, key, 5);
+}
+
+static bool target(struct exchange *x, const struct http_req *r, struct str path)
+{
+    struct str query = {r->target.p + r->path.n, r->target.n - r->path.n};
+    char *t = arena_alloc(&x->arena, path.n + query.n + 1);
+    if (!t)
+        return false;
+    memcpy(t, path.p, path.n);
+    if (query.n)
+        memcpy(t + path.n, query.p, query.n);
+    t[path.n + query.n] = '\0';
+    x->target = (struct str){t, path.n + query.n};
+    return true;
+}
+
+struct exchange *request_exchange(struct gateway *g, struct http_req *r, const struct gateway_row *row, struct str path)
+{
+    struct exchange *x = NULL;
+    if (posix_memalign((void **)&x, 16, sizeof *x) != 0)
+        return NULL;
+    memset(x, 0, offsetof(struct exchange, block));
+    arena_init(&x->arena, x->block, sizeof x->block, EXCHANGE_ARENA);
+    x->g = g;
+    x->loop = gateway_loop_mine(g);
+    x->row = row;
+    x->r = r;
+    x->method = r->method;
+    x->head_only = r->head;
+    x->safe = (r->method != HTTP_POST && r->method != HTTP_PATCH) || http_header(r, "idempotency-key").n > 0;
+    x->body = r->body;
+    x->up_length = r->body_length;
+    x->stale_us = -1;
+    atomic_init(&x->holders, 2);
+    const struct http_pair *h;
+    unsigned n = http_headers(r, &h);
+    if (g->sticky)
+        (void)str_copy(x->cookie, sizeof x->cookie, header_cookie(h, n, str_c(g->cookie_name)));
+    struct build b = {.x = x, .end = &x->sent};
+    b.failed = !target(x, r, path);
+    headers(&b, r);
+    if (g->fallback && row->fallback && r->method == HTTP_GET && !r->head)
+        fallback_key(x, r);
+    if (b.failed) {
+        arena_reset(&x->arena);
+        free(x);
+        return NULL;
+    }
+    return x;
+}

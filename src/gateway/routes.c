@@ -1,0 +1,27 @@
+#include "gateway/routes.h"
+
+enum { SECOND = 1000000 };
+
+/* Order matters: the first that fits. A password hash may have to wait for others; a batch of 16 MiB takes its time. */
+const struct gateway_row gateway_rows[] = {
+    /* prefix                   group             gRPC   deadline     retry breaker     fallback most */
+    {"/api/auth", GATEWAY_IDENTITY, false, 15 * SECOND, true, "identity", false, 1024},
+    {"/api/events", GATEWAY_EVENT, false, 10 * SECOND, true, "event", true, 4096},
+    {"/api/bookings", GATEWAY_BOOKING, true, 10 * SECOND, true, "booking", false, 4096},
+    {"/api/transactions/batch", GATEWAY_API, false, 60 * SECOND, true, "api", false, 64},
+    {"/api", GATEWAY_API, false, 30 * SECOND, true, "api", true, 8192},
+    {"/docs", GATEWAY_API, false, 10 * SECOND, true, "api", false, 1024},
+    {"/openapi.json", GATEWAY_API, false, 10 * SECOND, true, "api", false, 1024},
+    {"/problems", GATEWAY_API, false, 10 * SECOND, true, "api", false, 1024},
+};
+const size_t gateway_n_rows = sizeof gateway_rows / sizeof *gateway_rows;
+
+const struct gateway_row *gateway_row_find(struct str path)
+{
+    for (size_t i = 0; i < gateway_n_rows; i++) {
+        struct str prefix = str_c(gateway_rows[i].prefix);
+        if (str_starts(path, prefix) && (path.n == prefix.n || path.p[prefix.n] == '/'))
+            return &gateway_rows[i];
+    }
+    return NULL;
+}
