@@ -84,7 +84,7 @@ def proxies(folder, backends):
     return [
         Proxy("gateway", folder / "gateway", gateway,
               lambda conf, port: [binary, "serve", "--role", "gateway", "--port", str(port), "--config", conf],
-              {"PATH": os.environ["PATH"]}),
+              {"PATH": os.environ["PATH"], "LOG_LEVEL": "warn"}),  # no access log, as with the others
         Proxy("NGINX", folder / "proxy-nginx", nginx, lambda conf, _: ["/usr/sbin/nginx", "-p", conf.parent, "-c", conf]),
         Proxy("HAProxy", folder / "proxy-haproxy", haproxy, lambda conf, _: ["/usr/sbin/haproxy", "-f", conf]),
     ]

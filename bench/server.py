@@ -23,7 +23,7 @@ class Payflow:
 
     def __init__(self, data):
         self.data, self.port = Path(data), free_port()
-        self.env = {"PATH": os.environ["PATH"], "BCRYPT_COST": "4", "ENV": "dev"}
+        self.env = {"PATH": os.environ["PATH"], "BCRYPT_COST": "4", "ENV": "dev", "GATEWAY_LISTEN": "off"}
         self.log = self.data.with_suffix(".log")
         self.process = None
         self.key = None

@@ -31,5 +31,7 @@ void api_free(struct api *a);
 /* For struct http_config: the table, and the handler, whose ctx must be the api. */
 const struct http_route *api_routes(const struct api *a, size_t *ret_n);
 void api_handle(struct http_req *r);
+/* For struct http_config: refuses what comes without a credential, or one of no known form, where one is needed. */
+enum pf_err api_early(const struct http_req *r, const char **ret_detail);
 
 #endif

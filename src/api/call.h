@@ -24,9 +24,23 @@ enum api_exec { EXEC_INLINE, EXEC_POOL, EXEC_HASH };
 /* Does it honour Idempotency-Key, and who looks the key up: the dispatcher, or the ledger writer in its group? */
 enum api_idem { NO_KEY, KEY_IN_APP, KEY_IN_LEDGER };
 
-enum api_type { F_TEXT, F_INT, F_BOOL, F_AMOUNT, F_USER, F_TIME, F_CURRENCY, F_ARRAY, F_USERNAME, F_EMAIL, F_PASSWORD, F_BUYER };
+enum api_type {
+    F_TEXT,
+    F_INT,
+    F_BOOL,
+    F_AMOUNT,
+    F_USER,
+    F_TIME,
+    F_CURRENCY,
+    F_ARRAY,
+    F_USERNAME,
+    F_EMAIL,
+    F_PASSWORD,
+    F_BUYER
+};
 
-/* F_USERNAME, F_EMAIL and F_PASSWORD are judged by domain/identity. F_BUYER: a user's number, or text of 1..64 bytes. */
+/* F_USERNAME, F_EMAIL and F_PASSWORD are judged by domain/identity. F_BUYER: a user's number, or text of 1..64 bytes.
+ */
 enum { API_FIELDS_MAX = 12 };
 
 struct api_field {
@@ -85,7 +99,7 @@ struct api_call {
     const char *content_type;
     struct api_value body[API_FIELDS_MAX], query[API_FIELDS_MAX];
     const struct json *json; /* the body, an object; NULL: there is none */
-    int64_t subject; /* whom it is about, once resolved */
+    int64_t subject;         /* whom it is about, once resolved */
     struct app_idem idem;
     struct pool_job pool_job;
     /* ledger */

@@ -172,27 +172,33 @@ static enum api_step find_subject(struct api_call *c, bool *found)
 
 /* ---- limits ---- */
 
+static bool within(struct api_call *c, const struct app_limit *l)
+{
+    if (!l->limited)
+        return true;
+    char text[96];
+    int n = snprintf(text, sizeof text, "\"default\";r=%lld;t=%lld", (long long)l->remaining, (long long)l->reset_s);
+    http_set_header(c->r, "RateLimit", (struct str){text, (size_t)n});
+    n = snprintf(text, sizeof text, "\"default\";q=%lld;w=60", (long long)l->limit);
+    http_set_header(c->r, "RateLimit-Policy", (struct str){text, (size_t)n});
+    if (l->allowed)
+        return true;
+    metric_inc(c->api->rate_limited, 1);
+    c->p.retry_after_s = (int)(l->reset_s > 0 ? l->reset_s : 1);
+    problem_set(&c->p, PFE_RATE_LIMITED, "%lld requests a minute are allowed", (long long)l->limit);
+    return false;
+}
+
 static bool within_rate(struct api_call *c)
 {
     struct app_limit l;
-    /* probes, metrics and documentation are not what the limit is for */
-    if (c->counted || (c->route->rule.right == RIGHT_PUBLIC && c->r->method == HTTP_GET))
+    /* probes, metrics and documentation are not what the limit is for; what anybody may read of the store is */
+    if (c->counted ||
+        (c->route->rule.right == RIGHT_PUBLIC && c->r->method == HTTP_GET && c->route->exec == EXEC_INLINE))
         return true;
     c->counted = true;
     app_rate_check(c->app, &c->caller, &l);
-    if (!l.limited)
-        return true;
-    char text[96];
-    int n = snprintf(text, sizeof text, "\"default\";r=%lld;t=%lld", (long long)l.remaining, (long long)l.reset_s);
-    http_set_header(c->r, "RateLimit", (struct str){text, (size_t)n});
-    n = snprintf(text, sizeof text, "\"default\";q=%lld;w=60", (long long)l.limit);
-    http_set_header(c->r, "RateLimit-Policy", (struct str){text, (size_t)n});
-    if (l.allowed)
-        return true;
-    metric_inc(c->api->rate_limited, 1);
-    c->p.retry_after_s = (int)(l.reset_s > 0 ? l.reset_s : 1);
-    problem_set(&c->p, PFE_RATE_LIMITED, "%lld requests a minute are allowed", (long long)l.limit);
-    return false;
+    return within(c, &l);
 }
 
 /* What was read while the primary is not there may be behind by that much; -1: it was never read. */
@@ -265,12 +271,31 @@ static enum api_step decode_and_run(struct api_call *c)
     return step;
 }
 
+/* A refused credential counts against the address that it came from. With that used up, only callers who are remembered
+   get in from there: the store is not asked about guesses without end. */
+static enum app_auth authenticate(struct api_call *c, struct str key, struct str auth)
+{
+    struct app_limit l;
+    enum app_auth is = app_authenticate(c->app, key, auth, false, &c->caller.who, &c->p);
+    if (is == APP_AUTH_WOULD_BLOCK && c->may_block) {
+        app_rate_look(c->app, &c->caller, &l);
+        if (!l.allowed) {
+            (void)within(c, &l);
+            return APP_AUTH_REFUSED;
+        }
+        is = app_authenticate(c->app, key, auth, true, &c->caller.who, &c->p);
+    }
+    if (is == APP_AUTH_REFUSED && c->p.code == PFE_BAD_CREDENTIALS)
+        app_rate_check(c->app, &c->caller, &l);
+    return is;
+}
+
 static enum api_step check_and_run(struct api_call *c)
 {
     struct str key = http_header(c->r, "X-API-Key"), auth = http_header(c->r, "Authorization");
     if (http_header_count(c->r, "X-API-Key") > 1 || http_header_count(c->r, "Authorization") > 1)
         return api_fail(c, PFE_BAD_HEADER, "a credential must be sent once");
-    switch (app_authenticate(c->app, key, auth, c->may_block, &c->caller.who, &c->p)) {
+    switch (authenticate(c, key, auth)) {
     case APP_AUTH_WOULD_BLOCK:
         return API_BLOCK;
     case APP_AUTH_REFUSED:
@@ -378,6 +403,14 @@ static void on_confirm(struct cache_confirm *q, bool good)
 static void confirmed(struct http_req *r)
 {
     begin(r->user);
+}
+
+enum pf_err api_early(const struct http_req *r, const char **ret_detail)
+{
+    const struct api *a = r->ctx;
+    const struct api_route *route = r->route->data;
+    return app_presents(a->cfg.app, &route->rule, http_header(r, "X-API-Key"), http_header(r, "Authorization"),
+                        ret_detail);
 }
 
 void api_handle(struct http_req *r)

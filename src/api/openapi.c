@@ -204,7 +204,8 @@ enum pf_err api_openapi_render(struct api *a, struct buf *out)
     jw_kz(&w, "title", "PayFlow");
     jw_kz(&w, "version", a->cfg.version);
     jw_kz(&w, "description",
-          "Money as an event-sourced, double-entry ledger: the PayFlow, the Banking and the ticketing surface over one core.");
+          "Money as an event-sourced, double-entry ledger: the PayFlow, the Banking and the ticketing surface over one "
+          "core.");
     jw_key(&w, "license");
     jw_raw(&w, STR("{\"name\":\"Apache-2.0\",\"identifier\":\"Apache-2.0\"}"));
     jw_end_obj(&w);

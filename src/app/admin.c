@@ -191,7 +191,7 @@ static bool documents_apart(const struct app *a)
 
 bool app_health_blocks(struct app *a)
 {
-    return app_shared(a) || documents_apart(a);
+    return app_shared(a);
 }
 
 static void look_at_tickets(struct app *a, struct app_health *ret)

@@ -55,8 +55,8 @@ struct app_health {
 };
 /* Does it ask somebody over the network, and so block? Quick. */
 bool app_health_blocks(struct app *a);
-/* Asks a shared store, and documents of a server of their own. Without its primary the database is DEGRADED while a
- * replica answers reads. */
+/* Asks a shared store; of documents with a server of their own it says what was last seen (documents/guard). Without
+ * its primary the database is DEGRADED while a replica answers reads. */
 void app_health(struct app *a, struct app_health *ret);
 /* Of a shared store; false: it is an embedded one. Quick. */
 bool app_cluster(struct app *a, struct store_cluster *ret);

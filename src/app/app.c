@@ -189,7 +189,7 @@ struct str app_key_balance(char *out, int64_t user, money_currency currency)
     return k;
 }
 
-void app_rate_check(struct app *a, const struct caller *c, struct app_limit *ret)
+static void rate(struct app *a, const struct caller *c, int64_t cost, struct app_limit *ret)
 {
     int64_t limit = atomic_load_explicit(&a->rate_limit, memory_order_relaxed);
     *ret = (struct app_limit){.limited = limit > 0, .allowed = true, .limit = limit};
@@ -206,8 +206,18 @@ void app_rate_check(struct app *a, const struct caller *c, struct app_limit *ret
         k = (struct str){key, 10 + n};
     }
     struct cache_rate r;
-    cache_rate(a->d.cache, k, limit, 60 * 1000000LL, 1, &r);
+    cache_rate(a->d.cache, k, limit, 60 * 1000000LL, cost, &r);
     ret->allowed = r.allowed;
     ret->remaining = r.remaining > 0 ? r.remaining : 0;
     ret->reset_s = (r.reset_us + 999999) / 1000000;
+}
+
+void app_rate_check(struct app *a, const struct caller *c, struct app_limit *ret)
+{
+    rate(a, c, 1, ret);
+}
+
+void app_rate_look(struct app *a, const struct caller *c, struct app_limit *ret)
+{
+    rate(a, c, 0, ret);
 }

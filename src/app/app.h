@@ -120,6 +120,10 @@ enum app_auth { APP_AUTH_OK, APP_AUTH_REFUSED, APP_AUTH_WOULD_BLOCK };
  */
 enum app_auth app_authenticate(struct app *a, struct str api_key, struct str authorization, bool may_block,
                                struct principal *ret, struct problem *p);
+/* The same by their form alone, for a route with this rule, before its body is there: PFE_OK, or the refusal that such
+   a request comes to in any case (*ret_why: a literal). Does not block. */
+enum pf_err app_presents(const struct app *a, const struct app_rule *rule, struct str api_key, struct str authorization,
+                         const char **ret_why) MUSTCHECK;
 /* The rule of a route against a caller, before what it is about is known. Turns an anonymous caller of an open route in
    dev into the anonymous admin. */
 enum pf_err app_admit(const struct app *a, const struct app_rule *rule, struct principal *who,
@@ -140,6 +144,8 @@ struct app_limit {
 };
 /* Counts a request of this principal (or address, when anonymous) against RATE_LIMIT. */
 void app_rate_check(struct app *a, const struct caller *c, struct app_limit *ret);
+/* The same without counting: allowed if one more would be. */
+void app_rate_look(struct app *a, const struct caller *c, struct app_limit *ret);
 
 /* ---- idempotency ---- */
 

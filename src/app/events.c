@@ -103,6 +103,8 @@ enum pf_err app_event_publish(struct app *a, const struct caller *c, const struc
                                  .price = in->stock.price,
                                  .currency = in->stock.currency,
                                  .starts_us = in->stock.starts_us};
+    if (a->cfg.dev && stock.starts_us)
+        stock.starts_us += EVENT_DEV_US;
     struct event_new all = *in;
     all.stock = stock;
     check(&all, now, p);
@@ -115,7 +117,7 @@ enum pf_err app_event_publish(struct app *a, const struct caller *c, const struc
     size_t n = app_event_fold(in->title, search);
     search[n++] = '\n';
     n += app_event_fold(in->location, search + n);
-    struct document doc = {.created_us = now, .date_us = stock.starts_us, .search = {search, n}, .body = in->body};
+    struct document doc = {.created_us = now, .date_us = in->stock.starts_us, .search = {search, n}, .body = in->body};
     memcpy(doc.id, id.b, sizeof doc.id);
     enum pf_err e = documents_insert(a->d.documents, &doc);
     if (e != PFE_OK)

@@ -78,7 +78,12 @@ struct app_user_change {
 /* role only by an admin; the last admin stays one (PFE_LAST_ADMIN). A new password ends all sessions of the user. */
 enum pf_err app_user_change(struct app *a, const struct caller *c, int64_t id, const struct app_user_change *in,
                             struct store_user *ret, struct problem *p) MUSTCHECK;
-/* Closes the accounts, revokes keys and sessions. PFE_HOLDS_MONEY, PFE_LAST_ADMIN, PFE_NOT_FOUND. */
+/* Closes the accounts, revokes keys and sessions. PFE_HOLDS_MONEY, PFE_LAST_ADMIN, PFE_NOT_FOUND. PFE_INTERNAL: it is
+   not known, or other instances could not be told; app_users_close_due sees to the rest. */
 enum pf_err app_user_delete(struct app *a, const struct caller *c, int64_t id, struct problem *p) MUSTCHECK;
+/* Deletions that stopped half-way at least so long ago, µs, are finished, or taken back if an account holds money. For
+   the scheduler's thread alone; looks once a minute, and under the lease of the schedules only. */
+enum { APP_CLOSING_US = 60 * 1000000 };
+void app_users_close_due(struct app *a);
 
 #endif

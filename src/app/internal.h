@@ -9,14 +9,13 @@
 #include "app/breakers.h"
 #include "app/movement.h"
 
-/* Principals by the hash of their key or by their session: direct-mapped, bounded, filled on use. */
-enum { AUTH_SLOTS = 8192, AUTH_LOCKS = 64, AUTH_GENERATIONS = 1024, AUTH_TTL_US = 60 * 1000000 };
+/* Principals by the hash of their key or by their session: in sets of AUTH_WAYS, bounded, filled on use. */
+enum { AUTH_SLOTS = 8192, AUTH_WAYS = 2, AUTH_LOCKS = 64, AUTH_GENERATIONS = 1024, AUTH_TTL_US = 60 * 1000000 };
 struct auth_slot {
     uint8_t key[32];
     struct principal who;
     uint32_t generation;
-    int64_t asked_us;   /* when the store was; monotonic; 0: empty */
-    int64_t touched_us; /* when the key's last use was written */
+    int64_t asked_us; /* when the store was; monotonic; 0: empty */
 };
 /* For how long a remembered principal is believed where nobody says what other processes changed. */
 enum { AUTH_ALONE_US = 1000000 };
@@ -42,6 +41,7 @@ struct app {
     struct inflight *inflight;
     struct leases *leases;
     pthread_mutex_t delete_lock;  /* users, one at a time */
+    int64_t closing_next_us;      /* monotonic; the scheduler's */
     pthread_mutex_t message_lock; /* over */
     pthread_cond_t message_more;
     bool messages;                 /* some were committed that the relay has not been told of */

@@ -69,6 +69,7 @@ struct job {
     int64_t queued_us;
     size_t fence_at;
     bool live;
+    bool stood; /* for something that it asks for there was nothing left to do */
 };
 
 /* PFE_BUSY (queue full), PFE_DRAINING, PFE_UNAVAILABLE (store dead): nothing was done and `done` is not called. */

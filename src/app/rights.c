@@ -33,12 +33,22 @@ void app_invalidated(void *app, struct str pattern)
         atomic_fetch_add_explicit(&a->auth_generation[i], 1, memory_order_acq_rel);
 }
 
+/* The key's slot, or that of its set which was filled longest ago. Locks the set. */
 static struct auth_slot *slot_of(struct app *a, const uint8_t key[32], pthread_mutex_t **ret_lock)
 {
     uint64_t h;
     memcpy(&h, key, sizeof h);
+    h %= AUTH_SLOTS / AUTH_WAYS;
     *ret_lock = &a->auth_lock[h % AUTH_LOCKS];
-    return &a->auth[h % AUTH_SLOTS];
+    pthread_mutex_lock(*ret_lock);
+    struct auth_slot *set = &a->auth[h * AUTH_WAYS], *oldest = set;
+    for (unsigned i = 0; i < AUTH_WAYS; i++) {
+        if (crypt_equal(set[i].key, key, 32))
+            return &set[i];
+        if (set[i].asked_us < oldest->asked_us)
+            oldest = &set[i];
+    }
+    return oldest;
 }
 
 /* Until when a principal that the store was asked about then is believed. Other processes may have changed something
@@ -61,7 +71,6 @@ static enum memory remembered(struct app *a, const uint8_t key[32], struct princ
     struct auth_slot *s = slot_of(a, key, &lock);
     int64_t now = clock_mono(a->d.clock);
     enum memory m = FORGOTTEN;
-    pthread_mutex_lock(lock);
     if (s->asked_us && s->asked_us + AUTH_TTL_US > now && crypt_equal(s->key, key, 32) &&
         s->generation == generation(a, s->who.user))
         m = believed_until(a, s->asked_us) > now ? BELIEVED : OUTDATED;
@@ -84,22 +93,16 @@ static bool still_shown(struct app *a, enum memory m, enum pf_err e, int64_t ask
     return true;
 }
 
-/* gen: the user's generation as it was before the store was asked, which was at asked_us. true: it is time to write
-   down that the key is in use. */
-static bool remember(struct app *a, const uint8_t key[32], const struct principal *who, uint32_t gen, int64_t asked_us)
+/* gen: the user's generation as it was before the store was asked, which was at asked_us. */
+static void remember(struct app *a, const uint8_t key[32], const struct principal *who, uint32_t gen, int64_t asked_us)
 {
     pthread_mutex_t *lock;
     struct auth_slot *s = slot_of(a, key, &lock);
-    pthread_mutex_lock(lock);
-    const bool touch = memcmp(s->key, key, 32) != 0 || asked_us - s->touched_us >= AUTH_TTL_US || s->touched_us == 0;
     memcpy(s->key, key, 32);
     s->who = *who;
     s->generation = gen;
     s->asked_us = asked_us;
-    if (touch)
-        s->touched_us = asked_us;
     pthread_mutex_unlock(lock);
-    return touch;
 }
 
 static enum app_auth refuse(struct problem *p, enum pf_err e, const char *why)
@@ -129,11 +132,39 @@ static enum app_auth outcome(enum pf_err e, struct problem *p, const char *why)
     return refuse(p, e, "");
 }
 
+static const char bad_key[] = "the API key is not valid";
+static const char bad_bearer[] = "Authorization must be: Bearer <token>";
+static const char no_credential[] = "send X-API-Key, or Authorization: Bearer with an access token";
+
+static bool key_formed(struct str text)
+{
+    return text.n == 3 + BASE62_32_LEN && str_starts(text, STR("pf_"));
+}
+
+static bool bearer_formed(struct str v)
+{
+    return v.n >= 7 && str_eq_nocase((struct str){v.p, 7}, STR("Bearer "));
+}
+
+enum pf_err app_presents(const struct app *a, const struct app_rule *rule, struct str api_key, struct str authorization,
+                         const char **ret_why)
+{
+    if (api_key.p && !key_formed(str_trim(api_key)))
+        *ret_why = bad_key;
+    else if (authorization.p && !bearer_formed(str_trim(authorization)))
+        *ret_why = bad_bearer;
+    else if (api_key.p || authorization.p || rule->right == RIGHT_PUBLIC || (rule->open && a->cfg.dev))
+        return PFE_OK;
+    else
+        *ret_why = no_credential;
+    return *ret_why == no_credential ? PFE_UNAUTHENTICATED : PFE_BAD_CREDENTIALS;
+}
+
 static enum app_auth by_key(struct app *a, struct str text, bool may_block, struct principal *ret, struct problem *p)
 {
     uint8_t hash[32];
-    if (text.n != 3 + BASE62_32_LEN || !str_starts(text, STR("pf_")))
-        return refuse(p, PFE_BAD_CREDENTIALS, "the API key is not valid");
+    if (!key_formed(text))
+        return refuse(p, PFE_BAD_CREDENTIALS, bad_key);
     sha256_of(text, hash);
     struct principal was;
     int64_t asked;
@@ -162,12 +193,14 @@ static enum app_auth by_key(struct app *a, struct str text, bool may_block, stru
         return APP_AUTH_OK;
     }
     if (e != PFE_OK)
-        return outcome(e, p, "the API key is not valid");
-    if (!remember(a, hash, ret, gen, now))
-        return APP_AUTH_OK;
+        return outcome(e, p, bad_key);
+    remember(a, hash, ret, gen, now);
 
-    /* last use, at the grain of the slot's lifetime; a failure costs nobody anything but that time stamp */
+    /* Last use, at the grain of a slot's lifetime, by what the store has: keys that drive one another out of a set must
+       not cost a write each time. A failure costs nobody anything but that time stamp. */
     struct store_tx *tx;
+    if (app_now(a) - k.last_used_us < AUTH_TTL_US)
+        return APP_AUTH_OK;
     if (store_tx_begin(a->d.store, &tx) == PFE_OK) {
         if (store_apikey_touch(tx, k.id, app_now(a)) == PFE_OK)
             e = store_tx_commit(tx);
@@ -236,7 +269,7 @@ static enum app_auth by_token(struct app *a, struct str text, bool may_block, st
     }
     if (e != PFE_OK)
         return outcome(e, p, "the session has ended");
-    (void)remember(a, key, ret, gen, now);
+    remember(a, key, ret, gen, now);
     return APP_AUTH_OK;
 }
 
@@ -249,8 +282,8 @@ enum app_auth app_authenticate(struct app *a, struct str api_key, struct str aut
         r = by_key(a, str_trim(api_key), may_block, &key, p);
     if (r == APP_AUTH_OK && authorization.p) {
         struct str v = str_trim(authorization);
-        if (v.n < 7 || !str_eq_nocase((struct str){v.p, 7}, STR("Bearer ")))
-            return refuse(p, PFE_BAD_CREDENTIALS, "Authorization must be: Bearer <token>");
+        if (!bearer_formed(v))
+            return refuse(p, PFE_BAD_CREDENTIALS, bad_bearer);
         r = by_token(a, str_trim((struct str){v.p + 7, v.n - 7}), may_block, &token, p);
     }
     if (r != APP_AUTH_OK)
@@ -269,7 +302,7 @@ enum pf_err app_admit(const struct app *a, const struct app_rule *rule, struct p
         return problem_set(p, PFE_FORBIDDEN, "%s", "");
     if (!who->user) {
         if (!rule->open || !a->cfg.dev)
-            return problem_set(p, PFE_UNAUTHENTICATED, "send X-API-Key, or Authorization: Bearer with an access token");
+            return problem_set(p, PFE_UNAUTHENTICATED, "%s", no_credential);
         who->role = IDENT_ADMIN;
         return PFE_OK;
     }

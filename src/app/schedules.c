@@ -245,6 +245,16 @@ static enum pf_err record_skipped(struct store_tx *tx, const struct sched_rule *
     return e;
 }
 
+/* As it is now, inside a transaction; *ret_same: next_us still waits for the run of d. Another instance may have
+   cancelled it since d was read, and that stays so. */
+static enum pf_err reread(struct app *a, struct arena *arena, const struct store_schedule *d,
+                          struct store_schedule *ret, bool *ret_same)
+{
+    enum pf_err e = store_schedule_get(a->d.store, arena, d->id, ret);
+    *ret_same = e == PFE_OK && ret->next_us == d->next_us;
+    return e;
+}
+
 /*
  * Of several missed times the latest is made up and the others are noted as skipped. In a commit of its own, before the
  * movement: so the time in next_us is the only one that can have been moved and not noted, however long ago the crash.
@@ -262,10 +272,16 @@ static enum pf_err catch_up(struct app *a, const struct store_fence *f, struct a
     if (e != PFE_NOT_FOUND) /* PFE_OK: moved, and first to be noted */
         return e;
     struct store_tx *tx;
+    struct store_schedule current;
+    bool same;
     e = store_tx_begin(a->d.store, &tx);
     if (e != PFE_OK)
         return e;
     e = store_tx_fence(tx, f);
+    if (e == PFE_OK)
+        e = reread(a, arena, d, &current, &same);
+    if (e == PFE_OK && !same)
+        e = PFE_WRONG_STATE;
     if (e == PFE_OK)
         e = record_skipped(tx, rule, d, latest, now);
     d->next_us = latest;
@@ -278,8 +294,10 @@ static enum pf_err catch_up(struct app *a, const struct store_fence *f, struct a
     return e;
 }
 
-static enum pf_err record(struct app *a, const struct store_fence *f, const struct sched_rule *rule,
-                          struct store_schedule *d, enum pf_err outcome, int64_t seq, int64_t now)
+/* What became of the run of next_us. A schedule that was cancelled meanwhile stays so, and has this run behind it. */
+static enum pf_err record(struct app *a, const struct store_fence *f, struct arena *arena,
+                          const struct sched_rule *rule, const struct store_schedule *d, enum pf_err outcome,
+                          int64_t seq, int64_t now)
 {
     const char *slug = outcome == PFE_OK ? "" : err_info(outcome)->slug;
     struct store_run r = {.schedule = d->id,
@@ -289,17 +307,26 @@ static enum pf_err record(struct app *a, const struct store_fence *f, const stru
                           .ts = now,
                           .error = str_c(slug)};
     struct store_tx *tx;
+    struct store_schedule current;
+    bool same = false;
     enum pf_err e = store_tx_begin(a->d.store, &tx);
     if (e != PFE_OK)
         return e;
-    d->last_error = str_c(slug);
-    d->updated_us = now;
-    advance(rule, d, outcome == PFE_OK);
     e = store_tx_fence(tx, f);
     if (e == PFE_OK)
-        e = store_run_insert(tx, &r);
+        e = reread(a, arena, d, &current, &same);
     if (e == PFE_OK)
-        e = store_schedule_update(tx, d);
+        e = store_run_insert(tx, &r);
+    if (same) {
+        current.last_error = str_c(slug);
+        advance(rule, &current, outcome == PFE_OK);
+    } else if (e == PFE_OK && outcome == PFE_OK) {
+        current.last_us = d->next_us;
+        current.runs++;
+    }
+    current.updated_us = now;
+    if (e == PFE_OK)
+        e = store_schedule_update(tx, &current);
     if (e == PFE_OK)
         return store_tx_commit(tx);
     store_tx_rollback(tx);
@@ -330,7 +357,7 @@ static bool run_one(struct app *a, struct arena *arena, int64_t id)
     }
     if (e != PFE_OK && !is_refusal(e))
         return false;
-    if (record(a, &f, &rule, &d, e, seq, now) != PFE_OK)
+    if (record(a, &f, arena, &rule, &d, e, seq, now) != PFE_OK)
         return false;
     log_msg(LOG_INFO, "schedule ran", LOG_I("schedule", d.id), LOG_I("due_us", due), LOG_I("seq", seq),
             LOG_S("outcome", e == PFE_OK ? "done" : err_info(e)->slug));

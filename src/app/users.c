@@ -1,9 +1,14 @@
 /* Users: reading, changing, deleting. */
 #include "app/identity.h"
 #include "app/internal.h"
+#include "app/lease.h"
+#include "base/log.h"
 
 #include "codec/crypt.h"
 #include "codec/uuid.h"
+
+/* A look reads all users. */
+enum { CLOSING_EVERY_US = 60 * 1000000, CLOSING_BATCH = 64 };
 
 enum pf_err app_user(struct app *a, int64_t id, bool may_block, struct store_user *ret)
 {
@@ -192,13 +197,14 @@ static enum pf_err set_status(struct app *a, const struct caller *c, int64_t id,
         e = store_tx_commit(tx);
     else
         store_tx_rollback(tx);
-    return app_user_touched(a, id, e);
+    return e;
 }
 
 /*
  * Three steps, each durable: from CLOSING on nobody can open a further account for the user; then the ledger closes all
- * accounts, or refuses because one holds money; then the user is gone. A crash in between leaves a user CLOSING, and a
- * second DELETE goes on from there.
+ * accounts, or refuses because one holds money; then the user is gone. Whoever is CLOSING is let in nowhere and cannot
+ * ask again: what stops half-way, by a crash or because an outcome is not known, app_users_close_due takes up. That the
+ * other instances cannot be told of a step is no reason to stop behind it; it is said at the end.
  */
 static enum pf_err delete_user(struct app *a, const struct caller *c, int64_t id)
 {
@@ -209,6 +215,7 @@ static enum pf_err delete_user(struct app *a, const struct caller *c, int64_t id
         if (left == PFE_OK && u.status == STORE_USER_CLOSING)
             e = PFE_OK;
     }
+    (void)!app_user_touched(a, id, e); /* the last step tells the same */
     if (e != PFE_OK)
         return e;
     struct job j = {.kind = JOB_CLOSE, .actor = c->who.user, .user = id};
@@ -216,8 +223,9 @@ static enum pf_err delete_user(struct app *a, const struct caller *c, int64_t id
     if (e == PFE_INTERNAL)
         return e;
     enum store_user_status to = e == PFE_OK ? STORE_USER_DELETED : STORE_USER_ACTIVE;
+    enum pf_err last = set_status(a, c, id, STORE_USER_CLOSING, to);
     /* stuck half-way: not an error that says that nothing was done */
-    return set_status(a, c, id, STORE_USER_CLOSING, to) == PFE_OK ? e : PFE_INTERNAL;
+    return app_user_touched(a, id, last) == PFE_OK ? e : PFE_INTERNAL;
 }
 
 enum pf_err app_user_delete(struct app *a, const struct caller *c, int64_t id, struct problem *p)
@@ -229,4 +237,23 @@ enum pf_err app_user_delete(struct app *a, const struct caller *c, int64_t id, s
     if (e == PFE_OK)
         return PFE_OK;
     return problem_set(p, e, "%s", e == PFE_HOLDS_MONEY ? "the user's accounts are not empty" : "");
+}
+
+void app_users_close_due(struct app *a)
+{
+    const struct caller nobody = {0};
+    int64_t id[CLOSING_BATCH], now = clock_mono(a->d.clock);
+    struct store_fence f;
+    unsigned n = 0;
+    if (now < a->closing_next_us || !app_lease_fence(a, APP_LEASE_SCHEDULES, &f))
+        return;
+    a->closing_next_us = now + CLOSING_EVERY_US;
+    if (store_users_closing(a->d.store, app_now(a) - APP_CLOSING_US, CLOSING_BATCH, id, &n) != PFE_OK)
+        return;
+    for (unsigned i = 0; i < n; i++) {
+        struct problem p = {0};
+        enum pf_err e = app_user_delete(a, &nobody, id[i], &p);
+        log_msg(LOG_WARN, "the deletion of a user had stopped half-way", LOG_I("user", id[i]),
+                LOG_S("outcome", e == PFE_OK ? "deleted" : err_info(e)->slug));
+    }
 }

@@ -157,7 +157,7 @@ static enum pf_err gather_close(struct writer *w, struct job *j)
 static void gather(struct writer *w, struct job *j)
 {
     j->err = PFE_OK;
-    j->live = false;
+    j->live = j->stood = false;
     if (!store_shared(w->a->d.store)) {
         replay(w, j);
         if (!j->live)
@@ -321,6 +321,7 @@ static void decide_open(struct writer *w, struct job *j, int64_t ts)
         return;
     }
     j->created = s->state == STORE_SLOT_NEW && !s->used;
+    j->stood = !j->created;
     if (j->created) {
         s->acc.updated_us = ts;
         s->used = true;
@@ -370,21 +371,18 @@ static void decide_job(struct writer *w, struct job *j)
 
 /* ---- after the commit ---- */
 
-/* Somebody else changed what the group was decided on: that is not what any of its jobs is to be told. */
-static enum pf_err failure(const struct job *j, enum pf_err failed)
+/* A group that failed for a client's own doing, or for what somebody else changed under it, failed for one of its jobs:
+   that is not what the others are to be told, nor what a due run is to be skipped for. */
+static enum pf_err failure(enum pf_err failed)
 {
-    bool refusal = failed == PFE_SOLD_OUT || (j->kind == JOB_BOOKINGS && err_info(failed)->http < 500);
-    return refusal ? PFE_UNAVAILABLE : failed;
+    return err_info(failed)->http < 500 ? PFE_UNAVAILABLE : failed;
 }
 
-/* Done before, as its key or a message's row says inside the group: what a shared store shows may yet be lost until a
- * commit of this group's own has been answered. */
+/* Done before, as its key, a message's row or the thing itself says inside the group: what a shared store shows may yet
+ * be lost until a commit of this group's own has been answered. */
 static bool found_in_group(const struct writer *w, const struct job *j)
 {
-    bool found = j->idem.replayed;
-    for (size_t i = 0; i < j->n_bookings; i++)
-        found |= j->booking[i].duplicate;
-    return found && j->err == PFE_OK && store_shared(w->a->d.store);
+    return (j->idem.replayed || j->stood) && j->err == PFE_OK && store_shared(w->a->d.store);
 }
 
 static void finish_all(struct writer *w, struct job *list, enum pf_err failed)
@@ -398,7 +396,7 @@ static void finish_all(struct writer *w, struct job *list, enum pf_err failed)
         }
         /* refusals too: they were decided on what earlier jobs of the group did, and that did not happen */
         if (failed != PFE_OK && j->live && (j->err == PFE_OK || j->refusal)) {
-            j->err = failure(j, failed);
+            j->err = failure(failed);
             j->refusal = false;
         }
         for (size_t i = 0; i < j->n_bookings && j->err != PFE_OK && !j->refusal; i++)

@@ -536,6 +536,7 @@ void writer_tickets_decide(struct writer *w, struct job *j)
         struct booking *b = &j->booking[i];
         if (b->err == PFE_OK)
             b->err = decide_one(w, j->actor, b);
+        j->stood |= b->err == PFE_OK && !b->moved;
         w->refused += is_refusal(b->err);
     }
     if (j->n_bookings == 1) {

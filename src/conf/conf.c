@@ -10,6 +10,7 @@
 #include "base/cidr.h"
 #include "conf/internal.h"
 
+enum { GATEWAY_PORT = 3000 };
 enum {
     SECRET_BYTES_MAX = 64 << 10,
     YAML_BYTES_MAX = 1 << 20,
@@ -270,6 +271,18 @@ static enum pf_err derive_listen(struct conf *c, char why[CONF_WHY_MAX])
     return PFE_OK;
 }
 
+static enum pf_err derive_gateway(struct conf *c, char why[CONF_WHY_MAX])
+{
+    int64_t port;
+
+    if (strcmp(c->gateway_listen, "off") == 0)
+        return PFE_OK;
+    if (!conf_parse_listen(str_c(c->gateway_listen), c->gateway_host, &c->gateway_loopback, &port))
+        return conf_refuse(why, "GATEWAY_LISTEN is malformed");
+    c->gateway_port = (uint16_t)(port < 0 ? GATEWAY_PORT : port);
+    return PFE_OK;
+}
+
 bool conf_listen_has_port(const struct conf *c)
 {
     char host[64];
@@ -340,6 +353,11 @@ enum pf_err conf_check_serve(const struct conf *c, char why[CONF_WHY_MAX])
                                "LISTEN %.64s: ENV=dev answers without credentials, so it binds to loopback only; "
                                "set ENV=prod, or ALLOW_OPEN_BIND=true if you mean it",
                                c->listen);
+        if (c->gateway_host[0] && !c->gateway_loopback && !c->allow_open_bind)
+            return conf_refuse(why,
+                               "GATEWAY_LISTEN %.64s: ENV=dev answers without credentials, so it binds to loopback "
+                               "only; set ENV=prod, or ALLOW_OPEN_BIND=true if you mean it",
+                               c->gateway_listen);
         return PFE_OK;
     }
     if (n == 0)
@@ -369,6 +387,8 @@ static enum pf_err load(struct conf *c, const struct conf_input *in, char why[CO
         e = load_flags(c, in, why);
     if (e == PFE_OK)
         e = derive_listen(c, why);
+    if (e == PFE_OK)
+        e = derive_gateway(c, why);
     if (e == PFE_OK)
         e = derive_store(c, why);
     if (e == PFE_OK)

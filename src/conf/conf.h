@@ -52,7 +52,7 @@ enum { CONF_TREE_NAME = 64 };
 /* Strings are never NULL and owned by the struct. Ranges are those of params.def. */
 struct conf {
     int64_t port;
-    const char *listen;
+    const char *listen, *gateway_listen;
     enum conf_env env;
     bool allow_open_bind;
     const char *data_dir;
@@ -69,6 +69,8 @@ struct conf {
     const char *redis_url, *redis_host, *redis_username, *redis_password;
     int64_t redis_port, redis_db, redis_pool_size, redis_min_idle_conns;
     bool redis_cluster;
+    const char *amqp_url, *mongo_url;                                 /* "": none */
+    const char *consul_http_addr, *consul_http_token, *consul_cacert; /* "": none */
     const char *default_currency; /* three capital letters; whether ISO knows them is the caller's to check */
     const char *jwt_secret;       /* "" only when ENV=dev, once conf_check_serve has passed */
     int64_t bcrypt_cost;
@@ -91,6 +93,9 @@ struct conf {
     char listen_host[64]; /* numeric, without brackets */
     uint16_t listen_port; /* 0: any free one */
     bool loopback;
+    char gateway_host[64]; /* as listen_host; "": GATEWAY_LISTEN=off */
+    uint16_t gateway_port; /* 0: any free one */
+    bool gateway_loopback;
     bool postgres;         /* the store is PostgreSQL: by DB_URL, or DB_HOST without it */
     const char *store_dir; /* the directory of payflow.db; with PostgreSQL, DATA_DIR */
 

@@ -35,8 +35,9 @@ static const struct tree_row {
     {"consul_config.services.*.tags.#", TEXT, 1, 63, NULL},
     {"consul_config.services.*.checks.#.name", TEXT, 0, 255, NULL},
     {"consul_config.services.*.checks.#.http", TEXT, 1, 255, NULL},
-    {"consul_config.services.*.checks.#.interval", TIME, 1, 0, NULL},
-    {"consul_config.services.*.checks.#.timeout", TIME, 1, 0, NULL},
+    {"consul_config.services.*.checks.#.interval", TIME, 1000000, 0, NULL},
+    {"consul_config.services.*.checks.#.timeout", TIME, 1000, 0, NULL},
+    {"consul_config.services.*.checks.#.deregister_critical_service_after", TIME, 0, 0, NULL},
 #define BREAKER(key) "resilience4j.circuitbreaker.instances.*." key
     {BREAKER("slidingWindowType"), CHOICE, 0, 0, "COUNT_BASED|TIME_BASED"},
     {BREAKER("slidingWindowSize"), NUMBER, 1, 100000, NULL},
@@ -178,6 +179,8 @@ static enum pf_err read_leaf(const struct tree_row *row, const char *text, int64
             return conf_refuse(why, "must be a whole number from %lld to %lld", (long long)row->min, (long long)max);
         return PFE_OK;
     case TIME:
+        if (read_time(text, ret) && *ret < row->min && row->min > 1)
+            return conf_refuse(why, "must be a time of at least %lld ms", (long long)row->min / 1000);
         if (!read_time(text, ret) || *ret < row->min || *ret > max)
             return conf_refuse(why,
                                "must be a time like 500ms, 10s or 5m, or a number of milliseconds, at most 30 days");

@@ -81,12 +81,35 @@ static void relay(struct http_req *r, struct exchange *x)
                                              .length = whole ? (int64_t)r->out.n : x->length});
 }
 
+static const char unknown[] = "Whether the request was carried out is not known.";
+
+/* Said 503, where another attempt before may have done it. */
+static bool not_to_be_had(const struct exchange *x)
+{
+    switch (x->end) {
+    case END_ANSWER:
+        return x->maybe_done && x->status == 503;
+    case END_NOT_SENT:
+    case END_BREAKER:
+    case END_FULL:
+    case END_NONE:
+        return x->maybe_done;
+    default:
+        return false;
+    }
+}
+
 static void refuse(struct http_req *r, const struct exchange *x)
 {
-    static const char unknown[] = "Whether the request was carried out is not known.";
     struct problem p = {0};
     int64_t wait = (x->retry_after_us + 999999) / 1000000;
-    bool harmless = x->safe || x->requests == 0;
+    bool harmless = !x->maybe_done;
+    if (not_to_be_had(x)) {
+        problem_set(&p, PFE_BAD_GATEWAY, "The service behind this path gave no answer, and then took no more. %s",
+                    unknown);
+        http_reply_problem(r, &p);
+        return;
+    }
     switch (x->end) {
     case END_NOT_SENT:
         problem_set(&p, PFE_UNAVAILABLE,
@@ -114,13 +137,13 @@ static void refuse(struct http_req *r, const struct exchange *x)
         problem_set(&p, PFE_UNAVAILABLE, "No instance of the service behind this path is there; nothing was done.");
         break;
     case END_STOPPING:
-        if (x->requests == 0)
+        if (x->requests == 0 && harmless)
             problem_set(&p, PFE_DRAINING, "Nothing was done.");
         else
             problem_set(&p, PFE_BAD_GATEWAY, "The gateway is shutting down. %s", harmless ? "" : unknown);
         break;
     default:
-        p.code = x->requests == 0 || x->safe ? PFE_NOMEM : PFE_INTERNAL;
+        p.code = harmless ? PFE_NOMEM : PFE_INTERNAL;
         break;
     }
     p.retry_after_s = err_info(p.code)->http == 503 ? (int)(wait > 0 ? wait : 1) : 0;
@@ -133,6 +156,8 @@ void answer_ready(struct http_req *r)
     if (x->stood_in) {
         http_set_header(r, "X-PayFlow-Fallback", STR("default"));
         http_reply(r, 200, http_json, buf_as_str(&x->body_in));
+    } else if (not_to_be_had(x)) {
+        refuse(r, x);
     } else if (x->end == END_ANSWER && x->refusal) {
         http_reply_problem(r, x->refusal);
     } else if (x->end == END_ANSWER) {

@@ -48,6 +48,7 @@ static void take_out(struct gateway *g, struct backend *b)
     (void)balancer_remove(g->groups[b->group].balancer, b->id, gateway_now());
     b->id = 0;
     b->leaving = false;
+    b->quiet_us = gateway_now();
 }
 
 static struct backend *find(struct gateway *g, const struct gateway_backend *w, bool discovered)
@@ -64,6 +65,16 @@ static struct backend *find(struct gateway *g, const struct gateway_backend *w, 
     return known;
 }
 
+/* A booking service has a client while it is in. */
+static bool reachable(struct gateway *g, struct backend *b)
+{
+    if (b->group != GATEWAY_BOOKING || b->rpc || bookings_connect(g, b))
+        return true;
+    log_msg(LOG_ERROR, "backend left out: gRPC needs a numeric address, memory and a thread", LOG_S("backend", b->name),
+            LOG_S("url", b->url));
+    return false;
+}
+
 static void want(struct gateway *g, const struct gateway_backend *w, bool discovered)
 {
     struct backend *b = find(g, w, discovered);
@@ -77,15 +88,15 @@ static void want(struct gateway *g, const struct gateway_backend *w, bool discov
         }
         b->group = w->group;
         b->discovered = discovered;
-        if (b->group == GATEWAY_BOOKING && !bookings_connect(g, b)) {
-            log_msg(LOG_ERROR, "backend left out: gRPC needs a numeric address", LOG_S("backend", w->name),
-                    LOG_S("url", w->url));
+        if (!reachable(g, b)) {
             free(b);
             return;
         }
         status_backend_metrics(g, b);
         b->next = g->backends;
         g->backends = b;
+    } else if (!reachable(g, b)) {
+        return;
     }
     bool changed = b->weight != w->weight || b->max_connections != w->max_connections;
     b->weight = w->weight;
@@ -219,6 +230,7 @@ static bool check_start(struct loop *l, struct check *slot, const struct backend
     bool grpc = b->group == GATEWAY_BOOKING; /* speaks HTTP/2 only: that it takes connections has to do */
     snprintf(url, sizeof url, "%s%s", b->url, grpc ? "" : l->g->health_path);
     curl_easy_setopt(e, CURLOPT_NOSIGNAL, 1L);
+    curl_easy_setopt(e, CURLOPT_QUICK_EXIT, 1L);
     curl_easy_setopt(e, CURLOPT_PROTOCOLS_STR, "http");
     curl_easy_setopt(e, CURLOPT_PROXY, "");
     curl_easy_setopt(e, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
@@ -243,22 +255,44 @@ static struct check *free_check(struct loop *l)
     return NULL;
 }
 
+static bool idle(struct gateway *g, const struct backend *b, int64_t now)
+{
+    struct balancer_figures all;
+    struct balancer_backend_figures *list = calloc(BALANCER_BACKENDS_MAX, sizeof *list);
+    bool found = false, busy = false;
+    if (!list)
+        return false;
+    balancer_read(g->groups[b->group].balancer, now, &all, list, BALANCER_BACKENDS_MAX);
+    for (unsigned i = 0; i < all.backends && !found; i++) {
+        found = list[i].id == b->id;
+        busy = found && (list[i].active || list[i].queued);
+    }
+    free(list);
+    return !busy;
+}
+
+/* A client has a thread and connections, so it goes when its backend has. A call is begun in the step that picks its
+ * backend, and hurried only while it lasts: long before it has been quiet for QUIET_US nobody has it any more. */
+static void disconnect(struct backend *b, int64_t now)
+{
+    if (bookings_under_way(b))
+        b->quiet_us = now;
+    if (now - b->quiet_us < QUIET_US)
+        return;
+    bookings_disconnect(b);
+}
+
+/* Those that drain go when they have nothing left. */
 static void leave(struct gateway *g, int64_t now)
 {
     pthread_mutex_lock(&g->lock);
     for (struct backend *b = g->backends; b; b = b->next) {
-        if (!b->leaving)
-            continue;
-        struct balancer_figures all;
-        struct balancer_backend_figures list[64];
-        balancer_read(g->groups[b->group].balancer, now, &all, list, 64);
-        for (unsigned i = 0; i < all.backends && i < 64; i++) {
-            if (list[i].id != b->id || list[i].active || list[i].queued)
-                continue;
+        if (b->leaving && idle(g, b, now)) {
             say("backend removed", b);
             take_out(g, b);
-            break;
         }
+        if (!b->id && b->rpc)
+            disconnect(b, now);
     }
     pthread_mutex_unlock(&g->lock);
 }

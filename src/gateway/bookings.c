@@ -251,6 +251,12 @@ void bookings_cancel(struct exchange *x)
 void bookings_disconnect(struct backend *b)
 {
     rpc_client_free(b->rpc);
+    b->rpc = NULL;
+}
+
+bool bookings_under_way(const struct backend *b)
+{
+    return rpc_client_in_flight(b->rpc) > 0;
 }
 
 /* ---- the question */

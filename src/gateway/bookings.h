@@ -6,7 +6,9 @@
 
 /* A client for a new backend. False: its address is not numeric, or out of memory. */
 bool bookings_connect(struct gateway *g, struct backend *b);
-void bookings_disconnect(struct backend *b); /* no calls are under way; NULL clients are fine */
+/* No calls are under way, and none can begin; without a client it does nothing. */
+void bookings_disconnect(struct backend *b);
+bool bookings_under_way(const struct backend *b); /* it has a client */
 
 /* I/O thread: whether it is for the API role; whether the method fits (else Allow is set); what is asked (else *p). */
 bool bookings_are_http(const struct http_req *r, struct str path, const struct gateway_row *row);

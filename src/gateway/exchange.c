@@ -8,6 +8,8 @@
  *
  * What is sent again: a request of which nothing was sent; and a safe one (GET, HEAD, PUT, DELETE, or with an
  * Idempotency-Key) that was lost or answered 502, 503 or 504. Never one whose body has gone on in part.
+ *
+ * A 503 says that nothing was done. It does so for all attempts, not for the last alone: `maybe_done`.
  */
 #include <stdlib.h>
 
@@ -138,6 +140,14 @@ static enum retry_outcome for_retry(const struct exchange *x, enum exchange_end 
     }
 }
 
+/* Whether this attempt of a write may have done it without saying so. A 503 is the service's word that it has not. */
+static bool unsettled(const struct exchange *x, enum exchange_end end)
+{
+    if (x->method == HTTP_GET || x->requests == 0)
+        return false;
+    return end == END_ANSWER ? x->status >= 500 && x->status != 503 : true;
+}
+
 static void count(struct exchange *x, enum exchange_end end, int64_t now)
 {
     struct backend *b = x->backend;
@@ -163,6 +173,7 @@ static void judge(struct exchange *x, enum exchange_end end)
     int64_t now = gateway_now();
     drop_easy(x);
     settle(x, end, now);
+    x->maybe_done |= unsettled(x, end);
     if (end == END_BREAKER)
         x->retry_after_us = x->permit.retry_in_us;
     struct retry_verdict v = retry_next(&x->call, for_retry(x, end), x->retry_after_us, rand_u64(), now);
@@ -233,6 +244,7 @@ static void attempt(struct exchange *x)
 {
     int64_t now = gateway_now();
     x->state = X_RUNNING;
+    x->requests = 0;
     transfer_reset(x);
     if (!breaker_try(guard_of(x), now, &x->permit)) {
         judge(x, END_BREAKER);
@@ -298,6 +310,8 @@ void exchange_wake(struct exchange *x)
 
 bool exchange_stream(struct exchange *x)
 {
+    if (x->maybe_done && x->status == 503)
+        return false; /* see answer.c: it is not passed on */
     x->down = http_stream_new(on_stream, x);
     if (!x->down)
         return false;
@@ -373,7 +387,7 @@ void exchange_tick(struct exchange *x, int64_t now)
     case X_RUNNING:
         if (x->ask)
             break; /* the call has the deadline */
-        if (x->streaming && !x->paused_down && now - x->moved_us > STALL_US)
+        if (x->streaming && now - (x->full_us ? x->full_us : x->moved_us) > STALL_US)
             stream_over(x, false);
         else if (!x->streaming && late)
             judge(x, END_DEADLINE);

@@ -103,6 +103,10 @@ void gateway_handle(struct http_req *r)
         refuse(r, PFE_NOMEM, "");
         return;
     }
+    if (r->head && (r->up || r->body.n > 0)) { /* libcurl would make a PUT of it */
+        refuse(r, PFE_BAD_REQUEST, "HEAD takes no body.");
+        return;
+    }
     const struct gateway_row *row = gateway_row_find(path);
     if (!row) {
         refuse(r, PFE_NOT_FOUND, "No service is behind this path.");

@@ -41,7 +41,8 @@ enum { /* µs */
        TICK_US = 20000,
        CONNECT_US = 3000000, /* until a backend has taken a connection */
        HELD_US = 100000,     /* an answer that is not whole by then is passed on as it comes */
-       STALL_US = 60000000,  /* a stream in which nothing moves for so long is ended */
+       STALL_US = 60000000,  /* a stream in which nothing moves for so long is ended; so is one that has no room */
+       QUIET_US = 5000000,   /* a client without a backend is kept so long: far beyond the step that begins a call */
        IDLE_CONN_S = 15 /* a connection that nobody used for so long is not used again: shorter than backends' own */
 };
 
@@ -69,7 +70,8 @@ struct backend {
     bool discovered;           /* by the registry */
     bool wanted;               /* while the list is compared */
     struct balancer *balancer; /* the group's */
-    struct rpc_client *rpc;    /* NULL: HTTP */
+    struct rpc_client *rpc;    /* NULL: HTTP, or out for a while */
+    int64_t quiet_us;          /* since when it is out and has no calls */
     struct backend_metrics m;
 };
 
@@ -136,6 +138,7 @@ struct exchange {
     bool dead;       /* is over; the posted one that is still to come frees it. Under loop.lock */
     enum exchange_state state;
     int64_t start_us, due_us, attempt_us, moved_us, head_us;
+    int64_t full_us; /* since when the client's stream has had no room; 0: it has */
     struct retry_call call;
     bool calling; /* between retry_begin and retry_end */
     struct breaker_permit permit;
@@ -146,7 +149,8 @@ struct exchange {
     uint64_t ticket;
     enum exchange_end rpc_end;
     struct problem *refusal; /* by the gRPC service; NULL: none */
-    unsigned requests;       /* that libcurl has begun in this attempt */
+    unsigned requests;       /* that have begun in this attempt */
+    bool maybe_done;         /* an attempt may have done what a write asks for, and nobody has said so */
     bool consumed;           /* some of `up` is gone: there is no second attempt */
     bool paused_up, paused_down, up_ended;
     bool streaming; /* the answer has been announced while it comes */
@@ -180,6 +184,7 @@ struct check {
 /* What the epoll set has of a descriptor, and what libcurl wants, as epoll's events. */
 struct socket_state {
     uint8_t set, wanted;
+    bool kept; /* a connection, of whose end on_close hears; a resolver's own sockets close without a word */
 };
 
 struct loop {

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "gateway/internal.h"
@@ -98,6 +99,10 @@ static int on_socket(CURL *easy, curl_socket_t fd, int what, void *ctx, void *kn
     s->wanted = what == CURL_POLL_REMOVE
                     ? 0
                     : (uint8_t)((what & CURL_POLL_IN ? EPOLLIN : 0) | (what & CURL_POLL_OUT ? EPOLLOUT : 0));
+    if (!s->wanted && s->set && !s->kept) {
+        (void)epoll_ctl(l->epoll, EPOLL_CTL_DEL, fd, NULL);
+        s->set = 0;
+    }
     if (!s->wanted || s->wanted == s->set)
         return 0;
     struct epoll_event e = {.events = s->wanted, .data.fd = fd};
@@ -105,6 +110,17 @@ static int on_socket(CURL *easy, curl_socket_t fd, int what, void *ctx, void *kn
         return -1;
     s->set = s->wanted;
     return 0;
+}
+
+/* As libcurl would, but that the socket's number, which may have been a resolver's, begins anew. */
+static curl_socket_t on_open(void *ctx, curlsocktype purpose, struct curl_sockaddr *a)
+{
+    (void)purpose;
+    int fd = socket(a->family, a->socktype | SOCK_CLOEXEC, a->protocol);
+    struct socket_state *s = fd < 0 ? NULL : state_of(ctx, fd);
+    if (s)
+        *s = (struct socket_state){.kept = true};
+    return fd;
 }
 
 /* libcurl closes a connection, whereupon the kernel forgets the descriptor. */
@@ -118,6 +134,8 @@ static int on_close(void *ctx, curl_socket_t fd)
 
 void gateway_loop_watch_sockets(struct loop *l, CURL *easy)
 {
+    curl_easy_setopt(easy, CURLOPT_OPENSOCKETFUNCTION, on_open);
+    curl_easy_setopt(easy, CURLOPT_OPENSOCKETDATA, l);
     curl_easy_setopt(easy, CURLOPT_CLOSESOCKETFUNCTION, on_close);
     curl_easy_setopt(easy, CURLOPT_CLOSESOCKETDATA, l);
 }
@@ -230,11 +248,8 @@ static void *run(void *arg)
         l->asleep = false;
         pthread_mutex_unlock(&l->lock);
         for (int i = 0; i < n; i++) {
-            eventfd_t ignored;
-            if (events[i].data.fd == l->wakeup) {
-                (void)eventfd_read(l->wakeup, &ignored);
-                continue;
-            }
+            if (events[i].data.fd == l->wakeup)
+                continue; /* edge-triggered, so never read: 2^64 writes do not happen */
             if (!wanted(l, events[i].data.fd))
                 continue;
             unsigned e = events[i].events;
@@ -270,7 +285,7 @@ bool gateway_loop_start(struct loop *l, struct gateway *g, char why[256])
     l->wakeup = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     l->multi = curl_multi_init();
     l->spare = calloc(SPARE_MAX, sizeof *l->spare);
-    struct epoll_event e = {.events = EPOLLIN, .data.fd = l->wakeup};
+    struct epoll_event e = {.events = EPOLLIN | EPOLLET, .data.fd = l->wakeup};
     if (l->epoll < 0 || l->wakeup < 0 || !l->multi || !l->spare ||
         epoll_ctl(l->epoll, EPOLL_CTL_ADD, l->wakeup, &e) != 0) {
         snprintf(why, 256, "the gateway's loop cannot start: out of memory or files");

@@ -71,6 +71,13 @@ static void append(struct build *b, const struct http_pair *h, unsigned n, struc
 
 enum kind { KIND_PASS, KIND_DROP, KIND_CONNECTION };
 
+/* Without Host there is no request; without Idempotency-Key it is another one, and more than once: these two stay
+ * whatever Connection says. */
+static bool stays(struct str name)
+{
+    return str_eq_nocase(name, STR("host")) || str_eq_nocase(name, STR("idempotency-key"));
+}
+
 /* Headers that are not simply passed on. */
 static enum kind kind_of(struct str name)
 {
@@ -108,8 +115,7 @@ static void headers(struct build *b, const struct http_req *r)
     bool type = false, accept = false, agent = false;
     for (unsigned i = 0; i < n; i++) {
         struct str name = h[i].name;
-        /* Host stays whatever Connection says: without it there is no request */
-        if (kind_of(name) != KIND_PASS || (connection && !str_eq_nocase(name, STR("host")) && named(r, h, n, name)))
+        if (kind_of(name) != KIND_PASS || (connection && !stays(name) && named(r, h, n, name)))
             continue;
         type |= str_eq_nocase(name, STR("content-type"));
         accept |= str_eq_nocase(name, STR("accept"));
@@ -191,7 +197,8 @@ struct exchange *request_exchange(struct gateway *g, struct http_req *r, const s
     x->r = r;
     x->method = r->method;
     x->head_only = r->head;
-    x->safe = (r->method != HTTP_POST && r->method != HTTP_PATCH) || http_header(r, "idempotency-key").n > 0;
+    x->safe = (r->method != HTTP_POST && r->method != HTTP_PATCH) ||
+              (!gateway_keyless(path) && http_header(r, "idempotency-key").n > 0);
     x->body = r->body;
     x->up_length = r->body_length;
     x->stale_us = -1;

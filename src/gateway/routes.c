@@ -16,12 +16,29 @@ const struct gateway_row gateway_rows[] = {
 };
 const size_t gateway_n_rows = sizeof gateway_rows / sizeof *gateway_rows;
 
+static bool under(struct str path, struct str prefix)
+{
+    return str_starts(path, prefix) && (path.n == prefix.n || path.p[prefix.n] == '/');
+}
+
 const struct gateway_row *gateway_row_find(struct str path)
 {
     for (size_t i = 0; i < gateway_n_rows; i++) {
-        struct str prefix = str_c(gateway_rows[i].prefix);
-        if (str_starts(path, prefix) && (path.n == prefix.n || path.p[prefix.n] == '/'))
+        if (under(path, str_c(gateway_rows[i].prefix)))
             return &gateway_rows[i];
     }
     return NULL;
+}
+
+bool gateway_keyless(struct str path)
+{
+    static const struct str prefixes[] = {{"/api/auth/login", 15},     {"/api/login", 10},
+                                          {"/api/users/api-key", 18},  {"/api/v1/auth/login", 18},
+                                          {"/api/v1/auth/logout", 19}, {"/api/v1/auth/refresh", 20},
+                                          {"/api/v1/test", 12}};
+    for (size_t i = 0; i < sizeof prefixes / sizeof *prefixes; i++) {
+        if (under(path, prefixes[i]))
+            return true;
+    }
+    return false;
 }

@@ -20,5 +20,8 @@ extern const size_t gateway_n_rows;
 
 /* The first row whose prefix fits; NULL: none. */
 const struct gateway_row *gateway_row_find(struct str path);
+/* The services look at no Idempotency-Key here, and doing it twice is not doing it once: so a POST with one is not
+ * repeated either. */
+bool gateway_keyless(struct str path);
 
 #endif

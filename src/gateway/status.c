@@ -216,7 +216,7 @@ static struct balancer_backend_figures of_backend(const struct backend *b, struc
     if (list) {
         balancer_read(balancer, gateway_now(), &all, list, SHOWN_MAX);
         for (unsigned i = 0; i < all.backends && i < SHOWN_MAX; i++) {
-            if (list[i].id == b->id)
+            if (strcmp(list[i].name, b->name) == 0) /* at whatever address it is now */
                 one = list[i];
         }
     }

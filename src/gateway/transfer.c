@@ -128,9 +128,12 @@ static size_t on_body(char *p, size_t size, size_t count, void *ctx)
     switch (http_stream_give(x->down, p, n)) {
     case HTTP_STREAM_MORE:
         x->body_seen += n;
+        x->full_us = 0;
         return n;
     case HTTP_STREAM_WAIT:
         x->paused_down = true;
+        if (!x->full_us)
+            x->full_us = x->moved_us;
         return CURL_WRITEFUNC_PAUSE;
     default:
         return 0; /* the client is gone */
@@ -164,6 +167,7 @@ static size_t on_upload(char *out, size_t size, size_t count, void *ctx)
 void transfer_prepare(CURL *easy)
 {
     curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
+    curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L); /* the loop does not wait for a name server that is silent */
     curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http");
     curl_easy_setopt(easy, CURLOPT_PROXY, "");
     curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
@@ -212,7 +216,6 @@ bool transfer_start(struct exchange *x)
     if (!x->easy)
         return false;
     transfer_reset(x);
-    x->requests = 0;
     x->attempt_us = x->moved_us = gateway_now();
     set_body(x);
     CURL *e = x->easy;
@@ -250,9 +253,6 @@ enum exchange_end transfer_end(const struct exchange *x, CURLcode code)
     switch (code) {
     case CURLE_OK:
         return x->head_done ? END_ANSWER : END_GARBAGE;
-    case CURLE_COULDNT_RESOLVE_HOST:
-    case CURLE_COULDNT_CONNECT:
-        return END_NOT_SENT;
     case CURLE_UNSUPPORTED_PROTOCOL: /* not HTTP/1 */
     case CURLE_WEIRD_SERVER_REPLY:
     case CURLE_HTTP2:
@@ -265,5 +265,6 @@ enum exchange_end transfer_end(const struct exchange *x, CURLcode code)
     /* a body in chunks that are none */
     if (code == CURLE_RECV_ERROR && x->head_done && x->chunked)
         return END_GARBAGE;
+    /* No connection is no proof: it may be the second, made when a kept one was closed behind the request. */
     return x->requests == 0 ? END_NOT_SENT : END_LOST;
 }

@@ -85,21 +85,70 @@ bool request_deflate(struct request *r, struct str body)
     return true;
 }
 
-bool request_inflate(struct request *r, struct str gzipped)
+static enum pf_err inflate_all(struct str gzipped, struct buf *out)
 {
-    buf_clear(&r->zip);
     z_stream z = {0};
-    if (gzipped.n >= UINT32_MAX || inflateInit2(&z, GZIP_WINDOW) != Z_OK)
-        return false;
+    if (gzipped.n >= UINT32_MAX)
+        return PFE_INTERNAL;
+    if (inflateInit2(&z, GZIP_WINDOW) != Z_OK)
+        return PFE_NOMEM;
     z.next_in = (Bytef *)gzipped.p;
     z.avail_in = (uInt)gzipped.n;
     int status = Z_OK;
-    while (status == Z_OK && r->zip.n < INFLATED_MAX && buf_reserve(&r->zip, 65536)) {
-        z.next_out = (Bytef *)r->zip.p + r->zip.n;
+    while (status == Z_OK && out->n < INFLATED_MAX && buf_reserve(out, 65536)) {
+        z.next_out = (Bytef *)out->p + out->n;
         z.avail_out = 65536;
         status = inflate(&z, Z_NO_FLUSH);
-        r->zip.n += 65536 - z.avail_out;
+        out->n += 65536 - z.avail_out;
     }
     inflateEnd(&z);
-    return status == Z_STREAM_END;
+    if (status == Z_STREAM_END)
+        return PFE_OK;
+    return out->failed || status == Z_MEM_ERROR ? PFE_NOMEM : PFE_INTERNAL;
+}
+
+static enum pf_err plain_new(struct str gzipped, struct plain **ret)
+{
+    struct buf out;
+    buf_init(&out, 0);
+    enum pf_err e = inflate_all(gzipped, &out);
+    struct plain *p = e == PFE_OK ? malloc(sizeof *p) : NULL;
+    if (!p) {
+        buf_free(&out);
+        return e == PFE_OK ? PFE_NOMEM : e;
+    }
+    *p = (struct plain){.gzipped = gzipped.p};
+    p->p = buf_take(&out, &p->n);
+    *ret = p;
+    return PFE_OK;
+}
+
+enum pf_err server_plain(struct http_server *s, struct str gzipped, struct str *ret)
+{
+    enum pf_err e = PFE_OK;
+    pthread_mutex_lock(&s->plain_lock); /* held while it inflates: others that want it would do the same work */
+    struct plain *p = s->plain;
+    while (p && p->gzipped != gzipped.p)
+        p = p->next;
+    if (!p) {
+        e = plain_new(gzipped, &p);
+        if (e == PFE_OK) {
+            p->next = s->plain;
+            s->plain = p;
+        }
+    }
+    if (e == PFE_OK)
+        *ret = (struct str){p->p, p->n};
+    pthread_mutex_unlock(&s->plain_lock);
+    return e;
+}
+
+void server_plain_free(struct http_server *s)
+{
+    for (struct plain *p = s->plain, *next; p; p = next) {
+        next = p->next;
+        free(p->p);
+        free(p);
+    }
+    s->plain = NULL;
 }

@@ -10,6 +10,10 @@
  * in any case, so it can free what hangs on r->user. Is the client gone by then, its answer goes nowhere, and if it
  * suspends again, http_resume itself calls `resumed`, on the thread that resumes.
  *
+ * A client has limited time: idle_timeout_s for the headers; for a body, and for taking an answer, as much again and a
+ * second for every 4 KiB, at most 120 of them. Then the connection is cut. (Bodies that are passed on while they arrive
+ * have pauses that do not count; answers that are passed on so are the business of who passes them on.)
+ *
  * What it does by itself, for every answer: X-Request-Id, security headers, CORS, traceparent, gzip, Content-Length,
  * HEAD, OPTIONS, 404, 405 with Allow, 413, 415, 431, malformed-request checks; problem+json bodies; an access log line;
  * request metrics by route.
@@ -32,6 +36,10 @@ const char *http_method_name(enum http_method m);
 
 enum { HTTP_PARAMS_MAX = 4, HTTP_QUERY_MAX = 64, HTTP_HEADERS_MAX = 100, HTTP_HEADER_BYTES_MAX = 16384 };
 enum { HTTP_BODY_DEFAULT = 1 << 20, HTTP_BODY_BATCH = 16 << 20 };
+/* Bytes. What all requests of a server may hold together of bodies that are being gathered or handled, without the
+ * first HTTP_BODY_SMALL of each: beyond it a longer body is refused with 503. Short ones are bounded by the number of
+ * connections, so long ones cannot crowd them out. The least room is for 16 of the longest. */
+enum { HTTP_BODY_SMALL = 64 << 10, HTTP_BODIES_MAX = 256 << 20 };
 
 struct http_route {
     enum http_method method;
@@ -80,13 +88,17 @@ struct http_config {
     uint16_t port;                   /* 0: any free one, see http_server_port */
     unsigned threads;                /* I/O threads, 1..64 */
     unsigned max_connections;        /* further ones are refused at accept */
-    unsigned idle_timeout_s;         /* for headers, bodies and idle keep-alive */
+    unsigned idle_timeout_s;         /* for headers, bodies, answers and idle keep-alive */
+    size_t bodies_max;               /* bytes, see HTTP_BODIES_MAX, which 0 stands for */
     const char *tls_cert, *tls_key;  /* PEM files; both or neither. TLS 1.2 and newer. */
     const char *allowed_origins;     /* comma-separated, "*" for all, "" for none; copied */
     const char *trusted_proxies;     /* addresses and networks as base/cidr.h reads them; "" or NULL for none */
     const struct http_route *routes; /* borrowed for the server's life */
     size_t n_routes;
     void (*handler)(struct http_req *r);
+    /* NULL, or called when the headers are there and a body is to follow, on the I/O thread: other than PFE_OK refuses
+     * the request without keeping its body. *ret_detail: a literal, or NULL. It must not block, suspend or answer. */
+    enum pf_err (*early)(const struct http_req *r, const char **ret_detail);
     void *ctx;
     struct metrics *metrics; /* borrowed */
     const struct clock *clock;
@@ -129,8 +141,9 @@ void http_set_header(struct http_req *r, const char *name, struct str value);
 void http_reply(struct http_req *r, int status, const char *content_type, struct str body);
 /* Sends r->out (taken); PFE_NOMEM's problem instead if the buffer failed. */
 void http_reply_out(struct http_req *r, int status, const char *content_type);
-/* Bytes that outlive the server (embedded files). encoding: "gzip" if they are compressed, else NULL; a client that
-   does not take gzip gets them inflated. etag: a literal in quotes, or NULL; If-None-Match answers 304. */
+/* Bytes that outlive the server (embedded files, few). encoding: "gzip" if they are compressed, else NULL; a client
+   that does not take gzip gets them inflated, which is done once and kept until the server ends. etag: a literal in
+   quotes, or NULL; If-None-Match answers 304. */
 void http_reply_static(struct http_req *r, int status, const char *content_type, const char *encoding, const char *etag,
                        struct str bytes);
 /* problem+json per the contract; adds WWW-Authenticate on 401 and Retry-After when p says so (always on 429 and 503: 1

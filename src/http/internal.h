@@ -80,6 +80,7 @@ struct http_server {
     size_t n_routes;
     struct router *router;
     void (*handler)(struct http_req *r);
+    enum pf_err (*early)(const struct http_req *r, const char **ret_detail);
     void *ctx;
     struct metrics *metrics;
     const struct clock *clock;
@@ -93,9 +94,13 @@ struct http_server {
     char mhd_says[160]; /* while starting */
     atomic_bool draining;
     atomic_bool stopping; /* requests that begin now are refused */
-    atomic_bool cutting;  /* so are those that have begun and have not come to their handler */
+    atomic_bool cutting;  /* so are those that have begun and have not come to their handler; nobody sends any more */
     atomic_uint connections;
     atomic_int_fast64_t orphans;
+    size_t bodies_max;
+    atomic_size_t bodies; /* bytes, the sum of all body_booked */
+    pthread_mutex_t plain_lock;
+    struct plain *plain; /* under it */
     struct {
         pthread_mutex_t lock; /* of the list and stop */
         pthread_cond_t wake;
@@ -117,8 +122,17 @@ struct http_server {
 struct connection {
     struct connection *prev, *next; /* in watch.all */
     int fd;
-    atomic_uint_fast64_t deadline; /* as watch.now, for what the client has to send; 0: it is not its turn */
+    /* as watch.now, for what the client has to send, or, with WATCH_TAKES, to take; 0: it is not its turn */
+    atomic_uint_fast64_t deadline;
     char peer[46];
+};
+
+/* An embedded file as it is without gzip. */
+struct plain {
+    struct plain *next;
+    const char *gzipped; /* where it begins: its name */
+    char *p;
+    size_t n;
 };
 
 struct set_header {
@@ -141,6 +155,7 @@ struct request {
     bool late;              /* begun when the server was stopping already */
     bool arriving, counted; /* in io->arriving, io->in_flight */
     bool uploading;         /* the handler has been called, and the body still arrives */
+    bool answered;          /* and is not wanted any more */
     uint64_t paused;        /* when the body had to wait, as watch.now; 0: it does not */
     void (*resumed)(struct http_req *r);
 
@@ -157,7 +172,9 @@ struct request {
     const struct http_route *const *routes; /* of the path; NULL: no such path */
     uint64_t content_length;                /* 0 if there is none */
     size_t body_max, body_cap, body_seen;
-    uint64_t body_deadline; /* for its first bytes; more give more time */
+    size_t body_booked;          /* in server->bodies */
+    struct arena_mark body_mark; /* before its first block */
+    uint64_t body_deadline;      /* for its first bytes; more give more time */
     bool chunked;
     /* why it will not reach the handler; detail is a literal */
     enum pf_err refusal;
@@ -188,6 +205,8 @@ void request_arrived(struct request *r);
 
 /* body.c: one piece of body, 0 < n. False: close the connection. */
 bool request_body(struct request *r, const char *p, size_t n);
+/* The request holds its body no more. */
+void request_body_drop(struct request *r);
 /* Answers a body that is too long now, and lingers. */
 void request_too_large(struct request *r);
 
@@ -243,7 +262,10 @@ const char *answer_allow(struct request *r);
 bool accepts_gzip(struct str accept_encoding);
 /* Into r->zip. False: no memory, or not shorter. */
 bool request_deflate(struct request *r, struct str body);
-bool request_inflate(struct request *r, struct str gzipped);
+/* What gzipped is without it, for the server's life; PFE_NOMEM, PFE_INTERNAL (it is not gzip, or too long). Any thread.
+ */
+enum pf_err server_plain(struct http_server *s, struct str gzipped, struct str *ret);
+void server_plain_free(struct http_server *s);
 void io_deflater_free(struct io *io);
 
 /* observe.c: log line and metrics of an answer. */
@@ -260,6 +282,8 @@ void watch_remove(struct http_server *s, struct connection *c);
 void watch_expect(struct http_server *s, struct connection *c, unsigned turns);
 /* A piece of body has come. */
 void watch_body(struct request *r);
+/* An answer of so many bytes is the client's to take. */
+void watch_answer(struct request *r, size_t bytes);
 void watch_pause(struct connection *c);
 /* On the I/O thread of conn: from now on that thread's wait ends ten times a second. */
 void watch_pulse(struct io *io, struct MHD_Connection *conn);

@@ -3,7 +3,8 @@
  *
  * The life of such a request:  READING ─ first bytes ─▶ RUNNING (handler, http_relay_later) ─▶ READING, `uploading` ─
  * the end ─▶ SUSPENDED until http_stream_answer ─▶ RUNNING (`resumed`). An answer that is there before the end of the
- * body waits for it if that is near; else it is written as bytes and the body read off for a while, as with a 413.
+ * body waits for it if that is near, or with TLS; else it is written as bytes and the body read off for a while, as
+ * with a 413. For what comes behind its answer a client has one idle_timeout, whatever it sends.
  */
 #include "http/relay.h"
 
@@ -72,7 +73,8 @@ bool relay_body(struct request *r, const char *p, size_t *n)
             return ok;
         }
     }
-    watch_again(r);
+    if (!r->answered)
+        watch_again(r);
     size_t took = stream_put(r->pub.up, p, *n, &answered);
     r->body_seen += took;
     *n -= took;
@@ -81,6 +83,9 @@ bool relay_body(struct request *r, const char *p, size_t *n)
         r->paused += r->paused == 0;
         watch_pause(r->client);
     }
+    if (answered && !r->answered)
+        watch_expect(r->server, r->client, 1);
+    r->answered = answered;
     bool near = !r->chunked && r->content_length - r->body_seen <= LINGER_BYTES;
     if (answered && !near && !r->server->tls)
         request_run(r, r->resumed);

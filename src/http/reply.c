@@ -93,7 +93,8 @@ void reply_finish(struct request *r, struct answer *a)
     if (r->phase == PHASE_REPLIED)
         return;
     bool was_handled = r->phase == PHASE_RUNNING;
-    observe(r, a->status, r->verb == VERB_HEAD ? 0 : a->body.n);
+    bool streams = a->relay && a->relay->down && a->relay->length > 0;
+    observe(r, a->status, r->verb == VERB_HEAD ? 0 : streams ? (size_t)a->relay->length : a->body.n);
     r->phase = PHASE_REPLIED;
     if (r->orphan)
         return;
@@ -101,6 +102,8 @@ void reply_finish(struct request *r, struct answer *a)
         finish_early(r, a);
     } else if (!r->gone) {
         answer_headers(r, a);
+        if (!(a->relay && a->relay->down))
+            watch_answer(r, a->body.n);
         r->failed = !queue(r, a);
         /* MHD allocates each header; one piece may be had when some of those were not */
         if (r->failed && r->client && !r->server->tls)
@@ -201,11 +204,11 @@ void http_reply_static(struct http_req *pub, int status, const char *content_typ
     } else if (encoding && accepts_gzip(r->known[H_ACCEPT_ENCODING])) {
         a.content_encoding = encoding;
     } else if (encoding) {
-        if (!request_inflate(r, bytes)) {
-            reply_refusal(r, r->zip.failed ? PFE_NOMEM : PFE_INTERNAL, NULL);
+        enum pf_err e = server_plain(r->server, bytes, &a.body);
+        if (e != PFE_OK) {
+            reply_refusal(r, e, NULL);
             return;
         }
-        a.body = buf_as_str(&r->zip);
     }
     reply_finish(r, &a);
 }

@@ -94,6 +94,7 @@ static struct request *request_new(struct http_server *s)
 
 static void request_destroy(struct request *r)
 {
+    request_body_drop(r);
     arena_reset(&r->pub.arena);
     buf_free(&r->pub.out);
     buf_free(&r->zip);
@@ -107,6 +108,7 @@ static void request_keep(struct request *r)
         request_destroy(r);
         return;
     }
+    request_body_drop(r);
     arena_reset(&r->pub.arena);
     if (r->pub.out.cap > KEEP_BUF_BYTES)
         buf_free(&r->pub.out);
@@ -209,6 +211,10 @@ static enum MHD_Result on_headers(struct request *r, const char *method, const c
     if (r->refusal == PFE_OK && r->content_length > 0 && !request_is_json(r)) {
         r->refusal = PFE_MEDIA_TYPE;
         r->refusal_detail = NULL;
+    }
+    if (r->refusal == PFE_OK && r->pub.route && s->early && (r->content_length > 0 || r->chunked)) {
+        r->refusal_detail = NULL;
+        r->refusal = s->early(&r->pub, &r->refusal_detail);
     }
     if (waits && r->refusal != PFE_OK) {
         r->close = true;
@@ -434,6 +440,8 @@ static void server_free(struct http_server *s)
         if (s->io[i].pulse >= 0)
             close(s->io[i].pulse);
     }
+    server_plain_free(s);
+    pthread_mutex_destroy(&s->plain_lock);
     router_free(s->router);
     free(s->durations);
     free(s->origins);
@@ -453,6 +461,9 @@ static struct http_server *server_new(const struct http_config *c, char why[256]
     s->routes = c->routes;
     s->n_routes = c->n_routes;
     s->handler = c->handler;
+    s->early = c->early;
+    s->bodies_max = c->bodies_max ? c->bodies_max : HTTP_BODIES_MAX;
+    pthread_mutex_init(&s->plain_lock, NULL);
     s->ctx = c->ctx;
     s->metrics = c->metrics;
     s->clock = c->clock;
@@ -627,7 +638,9 @@ void http_server_stop(struct http_server *s, unsigned wait_ms)
     if (sum(s, HANDLING) > 0)
         log_msg(LOG_WARN, "http: requests are still being handled; waiting for them",
                 LOG_I("requests", sum(s, HANDLING)));
-    while (sum(s, HANDLING) > 0) /* MHD aborts the process when it stops with a suspended connection */
+    /* MHD aborts the process when it stops with a suspended connection. What still waits for its client does not for
+     * long: the watch cuts it. */
+    while (sum(s, HANDLING) > 0)
         nap();
     watch_end(s);
     MHD_stop_daemon(s->daemon);

@@ -4,7 +4,8 @@
  * MHD counts a connection's timeout from the last byte, so a client that sends one byte at a time keeps its place for
  * hours. Here every connection that waits for its client has a deadline, which single bytes do not move, and a thread
  * that looks at all of them once a second. It only ends the reading: MHD finds the end and closes; a request that has
- * become whole in that very moment is still answered.
+ * become whole in that very moment is still answered. So it is with answers that are taken a few bytes at a time: their
+ * connection is ended both ways.
  *
  * It also ends the reading of clients that have closed their side in the middle of a request: MHD looks no further when
  * a read has not filled its buffer, and where the end had come by then it would not hear of it again.
@@ -23,8 +24,11 @@
 #include "base/log.h"
 #include "http/internal.h"
 
-/* What a body must come at, in bytes a second, beyond its idle_timeout. */
-enum { BODY_RATE = 4096 };
+/* What a body must come at, or an answer be taken at, in bytes a second, beyond its idle_timeout; and the most seconds
+ * that are earned so: 16 MiB would earn more than an hour, and each of them holds memory. */
+enum { RATE = 4096, EARNED_MAX_S = 120 };
+/* In a connection's deadline: it is for the end of an answer. */
+#define WATCH_TAKES ((uint64_t)1 << 63)
 enum { PULSE_NS = 100000000, POLL_AT_ONCE = 256 };
 
 void watch_add(struct http_server *s, struct connection *c, int fd)
@@ -62,10 +66,24 @@ void watch_expect(struct http_server *s, struct connection *c, unsigned turns)
         set(c, atomic_load_explicit(&s->watch.now, memory_order_relaxed) + (uint64_t)turns * s->watch.idle_s + 1);
 }
 
+static uint64_t earned(size_t bytes)
+{
+    return bytes / RATE < EARNED_MAX_S ? bytes / RATE : EARNED_MAX_S;
+}
+
 void watch_body(struct request *r)
 {
     if (r->client)
-        set(r->client, r->body_deadline + r->body_seen / BODY_RATE);
+        set(r->client, r->body_deadline + earned(r->body_seen));
+}
+
+void watch_answer(struct request *r, size_t bytes)
+{
+    const struct http_server *s = r->server;
+    if (r->client)
+        set(r->client,
+            (atomic_load_explicit(&s->watch.now, memory_order_relaxed) + s->watch.idle_s + 1 + earned(bytes)) |
+                WATCH_TAKES);
 }
 
 void watch_pause(struct connection *c)
@@ -128,11 +146,14 @@ static int64_t cut_late(struct http_server *s)
         uint64_t deadline = atomic_load_explicit(&c->deadline, memory_order_relaxed);
         if (!deadline)
             continue;
-        if (now > deadline) {
-            shutdown(c->fd, SHUT_RD);
+        bool takes = deadline & WATCH_TAKES;
+        if (now > (deadline & ~WATCH_TAKES) || (!takes && atomic_load(&s->cutting))) {
+            shutdown(c->fd, takes ? SHUT_RDWR : SHUT_RD);
             n++;
             continue;
         }
+        if (takes)
+            continue;
         waiting[n_waiting++] = (struct pollfd){.fd = c->fd, .events = POLLRDHUP};
         if (n_waiting == POLL_AT_ONCE) {
             cut_ended(waiting, n_waiting);

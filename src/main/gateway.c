@@ -33,6 +33,8 @@ struct plan {
 struct running {
     struct metrics *metrics;
     struct registry *registry;
+    struct registry *list; /* the same, if it is the settings' own */
+    struct registry *own;  /* where this instance is registered; NULL: nowhere */
     struct gateway *gateway;
     struct http_server *http;
     atomic_bool draining;
@@ -230,6 +232,15 @@ static bool plan_backends(struct plan *p, const struct conf *c, char why[256])
 {
     char place[CONF_TREE_NAME];
     size_t pos = 0;
+    enum gateway_group ignored;
+    while (conf_tree_child(c, "load_balancer.services", &pos, place)) {
+        if (gateway_group_parse(str_c(place), &ignored))
+            continue;
+        snprintf(why, 256, "load_balancer.services: there is no group %.60s; there are api, identity, event, booking",
+                 place);
+        return false;
+    }
+    pos = 0;
     while (conf_tree_child(c, "load_balancer.backends", &pos, place)) {
         if (!plan_backend(p, c, place, why))
             return false;
@@ -305,7 +316,12 @@ static int start(struct running *s, struct plan *p, const struct conf *c)
         return fail(why, EXIT_FAILED);
     metrics_add_process(s->metrics);
     main_log_gauges(s->metrics);
-    if (registry_static_open(p->services, p->n_services, &s->registry, why) != PFE_OK)
+    enum pf_err e = c->consul_http_addr[0] ? main_registry_open(c, &s->registry, why)
+                                           : registry_static_open(p->services, p->n_services, &s->registry, why);
+    if (e != PFE_OK)
+        return fail(why, EXIT_CONF);
+    s->list = c->consul_http_addr[0] ? NULL : s->registry;
+    if (!s->list && main_registry_open(c, &s->own, why) != PFE_OK)
         return fail(why, EXIT_CONF);
     p->c.registry = s->registry;
     p->c.metrics = s->metrics;
@@ -337,11 +353,20 @@ static int start(struct running *s, struct plan *p, const struct conf *c)
     log_msg(LOG_INFO, "listening", LOG_S("role", "gateway"), LOG_S("host", c->listen_host),
             LOG_I("port", http_server_port(s->http)), LOG_S("scheme", hc.tls_cert ? "https" : "http"),
             LOG_S("version", main_version()));
+    main_registry_announce(c, s->own, c->listen_host, http_server_port(s->http));
     return EXIT_OK;
+}
+
+/* Nobody is to be sent here any more. */
+static void leave(struct running *s)
+{
+    registry_close(s->own);
+    s->own = NULL;
 }
 
 static void stop(struct running *s, unsigned wait_ms)
 {
+    leave(s);
     if (s->http)
         http_server_drain(s->http);
     if (s->gateway)
@@ -362,7 +387,7 @@ static void reload(struct running *s, const struct conf_input *in)
         return;
     }
     struct plan *p = plan_new(&fresh, why);
-    if (!p || registry_static_replace(s->registry, p->services, p->n_services, why) != PFE_OK) {
+    if (!p || (s->list && registry_static_replace(s->list, p->services, p->n_services, why) != PFE_OK)) {
         log_msg(LOG_ERROR, "settings not reloaded", LOG_S("why", why));
     } else {
         gateway_reload(s->gateway, &p->c);
@@ -384,6 +409,7 @@ static void wait_for_end(struct running *s, const struct conf_input *in, const s
         }
         atomic_store(&s->draining, true);
         log_msg(LOG_INFO, "draining", LOG_I("signal", sig));
+        leave(s);
         if (sig == SIGTERM) { /* a second signal ends the wait */
             struct timespec grace = {0, DRAIN_GRACE_MS * 1000000L};
             sigtimedwait(signals, NULL, &grace);

@@ -184,6 +184,61 @@ void main_store_gauges(struct metrics *m, struct store *s)
     metric_gauge_fn(m, "payflow_store_writable", "1 if writes are taken.", "", store_writable, s, 1);
 }
 
+static struct bus_stats of_bus(void *ctx)
+{
+    struct bus_stats s = {0};
+    bus_stats(ctx, &s);
+    return s;
+}
+
+static int64_t bus_up(void *ctx)
+{
+    return of_bus(ctx).up;
+}
+
+static int64_t bus_taken(void *ctx)
+{
+    return (int64_t)of_bus(ctx).taken;
+}
+
+static int64_t bus_refused(void *ctx)
+{
+    return (int64_t)of_bus(ctx).refused;
+}
+
+static int64_t bus_done(void *ctx)
+{
+    return (int64_t)of_bus(ctx).done;
+}
+
+static int64_t bus_again(void *ctx)
+{
+    return (int64_t)of_bus(ctx).again;
+}
+
+static int64_t bus_dead(void *ctx)
+{
+    return (int64_t)of_bus(ctx).dead;
+}
+
+static int64_t bus_unsettled(void *ctx)
+{
+    return (int64_t)of_bus(ctx).unsettled;
+}
+
+void main_bus_gauges(struct metrics *m, struct bus *b)
+{
+    static const char published[] = "Messages handed to the bus, by outcome.";
+    static const char delivered[] = "Messages delivered to this process, by what became of them.";
+    metric_gauge_fn(m, "payflow_bus_up", "1: the bus is connected.", "", bus_up, b, 1);
+    metric_counter_fn(m, "payflow_bus_published_total", published, "outcome=\"taken\"", bus_taken, b, 1);
+    metric_counter_fn(m, "payflow_bus_published_total", published, "outcome=\"refused\"", bus_refused, b, 1);
+    metric_counter_fn(m, "payflow_bus_delivered_total", delivered, "outcome=\"done\"", bus_done, b, 1);
+    metric_counter_fn(m, "payflow_bus_delivered_total", delivered, "outcome=\"again\"", bus_again, b, 1);
+    metric_counter_fn(m, "payflow_bus_delivered_total", delivered, "outcome=\"dead\"", bus_dead, b, 1);
+    metric_gauge_fn(m, "payflow_bus_unsettled", "Deliveries at work.", "", bus_unsettled, b, 1);
+}
+
 static int64_t lines_dropped(void *ctx)
 {
     (void)ctx;

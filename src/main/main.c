@@ -25,13 +25,13 @@ static const struct command commands[] = {
      "Opens the store (creating and migrating it as needed), serves until SIGTERM or SIGINT, then drains: readiness "
      "fails\n"
      "first, running requests finish within SHUTDOWN_TIMEOUT. SIGHUP reloads LOG_LEVEL and RATE_LIMIT.\n\n"
-     "  --role all|api   what to serve; all is the default\n"
+     "  --role all|api   what to serve; all is the default. api listens on GATEWAY_LISTEN only if it is set\n"
      "  --role gateway   no store of its own: passes requests on to the services (port 3000 unless PORT or LISTEN "
      "says\n"
      "                   another); SIGHUP reloads its backends. See docs/gateway.md\n"},
     {"migrate", "up|down|status", run_migrate, 1, 1, "change the store's schema, or show it",
-     "up applies what is missing; down takes back the newest migration, and is refused where it would drop journal "
-     "entries.\n"
+     "up applies what is missing; down takes back the newest migration, and is refused where it would drop "
+     "records.\n"
      "serve does `up` by itself. up and down need the store to be stopped.\n"},
     {"user create-admin", "", run_create_admin, 0, 0, "make an administrator",
      "  --username NAME        required\n"
@@ -66,6 +66,9 @@ static const struct command commands[] = {
      "must be stopped; its store is not changed. Exit 78 when one of the two cannot be used so, 1 on any "
      "difference.\n"},
     {"config print", "", run_config_print, 0, 0, "show each setting and where it came from", "Secrets are masked.\n"},
+    {"discovery", "[SERVICE]", run_discovery, 0, 1, "show the services in Consul, or the instances of one",
+     "Asks the Consul that CONSUL_HTTP_ADDR names: names of services, or of one service\n"
+     "ID ADDRESS:PORT weight=WEIGHT HEALTH TAG...\n"},
     {"bench", "", run_bench, 0, 0, "measure the ledger in a scratch store, without HTTP",
      "  --entries N   transfers in all; 200000 is the default\n"
      "  --group N     transfers that wait at once; 64 is the default\n\n"
@@ -141,7 +144,8 @@ static bool number(const char *text, int64_t least, int64_t *ret)
 static bool take_role(const char *v, struct options *o)
 {
     o->gateway = strcmp(v, "gateway") == 0;
-    return o->gateway || strcmp(v, "all") == 0 || strcmp(v, "api") == 0;
+    o->api = strcmp(v, "api") == 0;
+    return o->gateway || o->api || strcmp(v, "all") == 0;
 }
 
 /* 0: taken; 1: not an option of ours; 2: bad value. */
@@ -252,6 +256,7 @@ static int run(int argc, char **argv, const char **settings)
     if (operands < c->min_operands || operands > c->max_operands)
         return usage("wrong operands for", c->words);
     memmove(o.words, o.words + used, operands * sizeof o.words[0]);
+    o.n_words = operands;
 
     struct conf conf;
     char why[CONF_WHY_MAX];
@@ -261,7 +266,7 @@ static int run(int argc, char **argv, const char **settings)
         fprintf(stderr, "payflow: %s\n", why);
         return EXIT_CONF;
     }
-    int code = c->run ? c->run(&conf, &o) : o.gateway ? run_gateway(&conf, &in) : run_serve(&conf, &in);
+    int code = c->run ? c->run(&conf, &o) : o.gateway ? run_gateway(&conf, &in) : run_serve(&conf, &in, !o.api);
     if (fflush(stdout) != 0 && code == EXIT_OK)
         code = EXIT_FAILED;
     conf_free(&conf);

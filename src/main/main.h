@@ -15,15 +15,15 @@ enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_CONF = CONF_EXIT };
 
 /* What a command line says beside the settings. */
 struct options {
-    const char *words[4]; /* command, subcommand, operands */
+    const char *words[4]; /* command, subcommand, operands; for the command itself its operands alone */
     unsigned n_words;
-    bool json, csv, help, verify, write, api_key, gateway;
+    bool json, csv, help, verify, write, api_key, gateway, api;
     const char *username, *email, *password_file, *from, *to;
     int64_t after_seq, entries, group;
 };
 
-int run_serve(const struct conf *c, const struct conf_input *in);
-int run_gateway(const struct conf *c, const struct conf_input *in); /* serve --role gateway */
+int run_serve(const struct conf *c, const struct conf_input *in, bool all); /* all: not --role api */
+int run_gateway(const struct conf *c, const struct conf_input *in);         /* serve --role gateway */
 int run_migrate(const struct conf *c, const struct options *o);
 int run_verify(const struct conf *c, const struct options *o);
 int run_replay(const struct conf *c, const struct options *o);
@@ -33,6 +33,7 @@ int run_restore(const struct conf *c, const struct options *o);
 int run_copy(const struct conf *c, const struct options *o);
 int run_create_admin(const struct conf *c, const struct options *o);
 int run_config_print(const struct conf *c, const struct options *o);
+int run_discovery(const struct conf *c, const struct options *o);
 int run_bench(const struct conf *c, const struct options *o);
 
 /* The secret that signs tokens: the configured one, or in dev one kept in DIR/jwt.secret (made on first use, mode
@@ -48,8 +49,16 @@ enum balancer_algorithm main_algorithm(const struct conf *c);
 /* Whether they go together. false: one line in why. */
 bool main_resilience_fits(const struct conf *c, char why[256]);
 
+struct registry;
+/* The registry server that CONSUL_HTTP_ADDR, which is set, names; asks it nothing (discovery.c). */
+enum pf_err main_registry_open(const struct conf *c, struct registry **ret, char why[256]) MUSTCHECK;
+/* Registers the services of consul_config whose port this is: what listens there, at this numeric address, is theirs.
+   What cannot be said now is said later. r: NULL does nothing. */
+void main_registry_announce(const struct conf *c, struct registry *r, const char *host, uint16_t port);
+
 struct metrics;
 struct pool;
+struct bus;
 struct cache;
 struct store;
 struct store_copy;
@@ -77,6 +86,7 @@ enum pf_err main_store_migrations(const struct conf *c, struct main_migration ou
 void main_pool_gauges(struct metrics *m, struct pool *p);
 void main_cache_gauges(struct metrics *m, struct cache *c);
 void main_store_gauges(struct metrics *m, struct store *s);
+void main_bus_gauges(struct metrics *m, struct bus *b);
 void main_log_gauges(struct metrics *m);
 
 const char *main_version(void);

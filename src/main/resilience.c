@@ -3,6 +3,7 @@
 
 #include <stdio.h>
 
+#include "base/log.h"
 #include "cache/redis/redis.h"
 #include "store/postgres/postgres.h"
 
@@ -110,13 +111,8 @@ static bool breakers_fit(const struct conf *c, char why[256])
                 b = known[i].own;
             }
         }
-        if (!found) {
-            snprintf(why, 256,
-                     INSTANCES ": there is no instance \"%.63s\": it is database, replica, redis, a group of backends "
-                               "(api …) or a backend",
-                     name);
-            return false;
-        }
+        if (!found) /* a file may be shared with other programs, as the names in it are free */
+            log_msg(LOG_WARN, "nothing here uses this breaker", LOG_S("instance", name));
         b = main_breaker(c, name, b);
         if (!fits(name, breaker_fault(&b), why))
             return false;

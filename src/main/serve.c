@@ -21,6 +21,8 @@
 #include "codec/crypt.h"
 #include "base/rand.h"
 #include "http/http.h"
+#include "main/ticketing.h"
+#include "port/registry.h"
 #include "worker/lease.h"
 #include "worker/scheduler.h"
 
@@ -38,8 +40,10 @@ struct server {
     struct pool *workers, *hashers;
     struct app *app;
     struct api *api;
-    struct http_server *http;
+    struct http_server *http, *gateway; /* the same on both; gateway may be NULL */
+    struct ticketing *ticketing;
     struct ticker *keeper, *scheduler;
+    struct registry *registry; /* where this instance is registered; NULL: nowhere */
     _Atomic bool draining, fatal;
 };
 
@@ -158,13 +162,40 @@ static struct cache *cache_tiers(const struct conf *c, struct str secret, struct
     return both;
 }
 
-static int start(struct server *s, const struct conf *c)
+/* The second address. false: it was asked for, and is not to be had; why says so. */
+static bool start_gateway(struct server *s, const struct conf *c, struct http_config hc, bool all, char why[256])
+{
+    bool asked = c->values[CONF_GATEWAY_LISTEN].source != CONF_DEFAULT;
+    if (!c->gateway_host[0] || (!asked && !all))
+        return true;
+    hc.host = c->gateway_host;
+    hc.port = c->gateway_port;
+    s->gateway = http_server_start(&hc, why);
+    if (s->gateway)
+        log_msg(LOG_INFO, "listening", LOG_S("host", c->gateway_host), LOG_I("port", http_server_port(s->gateway)),
+                LOG_S("scheme", hc.tls_cert ? "https" : "http"), LOG_S("setting", "GATEWAY_LISTEN"));
+    else if (!asked)
+        log_msg(LOG_WARN, "serving without the gateway's address; GATEWAY_LISTEN names another, or off",
+                LOG_S("why", why));
+    return s->gateway || !asked;
+}
+
+static int start(struct server *s, const struct conf *c, bool all)
 {
     char why[256] = "out of memory or threads";
+    if (c->consul_http_addr[0] && main_registry_open(c, &s->registry, why) != PFE_OK) {
+        fail(why);
+        return EXIT_CONF;
+    }
     s->metrics = metrics_new();
     if (!s->metrics)
         return fail(why);
     enum pf_err e = main_store_open(c, false, s->metrics, &s->store, why);
+    if (e != PFE_OK) {
+        fail(why);
+        return e == PFE_WRONG_STATE ? EXIT_CONF : EXIT_FAILED;
+    }
+    e = main_ticketing_open(c, s->store, s->metrics, &s->ticketing, why);
     if (e != PFE_OK) {
         fail(why);
         return e == PFE_WRONG_STATE ? EXIT_CONF : EXIT_FAILED;
@@ -208,6 +239,8 @@ static int start(struct server *s, const struct conf *c)
                           .cache = s->cache,
                           .clock = clock_system(),
                           .metrics = s->metrics,
+                          .documents = main_ticketing_documents(s->ticketing),
+                          .bus = main_ticketing_bus(s->ticketing),
                           .on_fatal = on_fatal,
                           .fatal_ctx = s};
     s->app = app_new(&ac, &ad);
@@ -234,27 +267,36 @@ static int start(struct server *s, const struct conf *c)
                              .allowed_origins = c->allowed_origins,
                              .trusted_proxies = c->trusted_proxies,
                              .handler = api_handle,
+                             .early = api_early,
                              .ctx = s->api,
                              .metrics = s->metrics,
                              .clock = clock_system(),
                              .access_log = true};
     hc.routes = api_routes(s->api, &hc.n_routes);
+    if (!start_gateway(s, c, hc, all, why))
+        return fail(why);
     s->http = http_server_start(&hc, why);
     if (!s->http)
         return fail(why);
     s->keeper = lease_keeper_start(s->app);
     s->scheduler = scheduler_start(s->app);
-    if (!s->keeper || !s->scheduler)
+    if (!s->keeper || !s->scheduler || !main_ticketing_start(s->ticketing, s->app))
         return fail("out of memory or threads");
     log_msg(LOG_INFO, "listening", LOG_S("host", c->listen_host), LOG_I("port", http_server_port(s->http)),
             LOG_S("scheme", hc.tls_cert ? "https" : "http"), LOG_S("version", main_version()));
+    main_registry_announce(c, s->registry, c->listen_host, http_server_port(s->http));
+    if (s->gateway)
+        main_registry_announce(c, s->registry, c->gateway_host, http_server_port(s->gateway));
     return EXIT_OK;
 }
 
-/* First of all, so that another instance goes on with them while this one drains. */
+/* First of all, so that nobody is sent here any more, and another instance goes on with them while this one drains. */
 static void stop_jobs(struct server *s)
 {
+    registry_close(s->registry);
+    s->registry = NULL;
     ticker_stop(s->scheduler);
+    main_ticketing_stop(s->ticketing);
     lease_keeper_stop(s->keeper, s->app);
     s->scheduler = s->keeper = NULL;
 }
@@ -262,15 +304,22 @@ static void stop_jobs(struct server *s)
 static void stop(struct server *s, unsigned wait_ms)
 {
     stop_jobs(s);
+    if (s->gateway)
+        http_server_drain(s->gateway);
     if (s->http)
         http_server_drain(s->http);
+    int64_t until = clock_mono(clock_system()) + (int64_t)wait_ms * 1000;
+    if (s->gateway)
+        http_server_stop(s->gateway, wait_ms);
+    int64_t left = (until - clock_mono(clock_system())) / 1000;
     if (s->http)
-        http_server_stop(s->http, wait_ms);
+        http_server_stop(s->http, left > 0 ? (unsigned)left : 0);
     pool_free(s->workers);
     pool_free(s->hashers);
     app_free(s->app);
     api_free(s->api);
     cache_close(s->cache);
+    main_ticketing_close(s->ticketing);
     store_close(s->store);
     metrics_free(s->metrics);
 }
@@ -321,7 +370,7 @@ static void wait_for_end(struct server *s, struct conf *c, const struct conf_inp
     }
 }
 
-int run_serve(const struct conf *c, const struct conf_input *in)
+int run_serve(const struct conf *c, const struct conf_input *in, bool all)
 {
     char why[CONF_WHY_MAX];
     if (conf_check_serve(c, why) != PFE_OK || !money_by_code(str_c(c->default_currency))) {
@@ -348,7 +397,7 @@ int run_serve(const struct conf *c, const struct conf_input *in)
     struct server s = {0};
     log_open(STDERR_FILENO, c->log_level);
     conf_ignored(in, say_ignored, NULL);
-    int code = start(&s, c);
+    int code = start(&s, c, all);
     if (code == EXIT_OK) {
         wait_for_end(&s, &running, in, &signals);
         if (s.fatal)

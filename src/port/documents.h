@@ -91,7 +91,7 @@ enum pf_err documents_get(struct documents *d, struct arena *a, const uint8_t id
 /* out has room for q->limit. */
 enum pf_err documents_list(struct documents *d, struct arena *a, const struct documents_query *q, struct document *out,
                            unsigned *ret_n) MUSTCHECK;
-/* Does it answer? For the health check. */
+/* Does it answer? For the health check. Behind documents/guard it does not wait: what was last seen. */
 enum pf_err documents_probe(struct documents *d) MUSTCHECK;
 
 #endif

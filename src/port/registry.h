@@ -54,13 +54,14 @@ typedef void registry_each(void *ctx, const char *service);
 /* What an instance of ours says of itself; copied. Give ids that no other service's instances have: a registry server
  * may know an instance by nothing else. */
 struct registry_registration {
-    const char *service, *id, *address;
+    const char *service, *id;
+    const char *address; /* "": that of the registry's agent beside us, if it has such */
     uint16_t port;
     unsigned weight;
     const char *const *tags;
     unsigned n_tags;
     const char *check_url; /* an HTTP address that answers 2xx while the instance serves; NULL: none */
-    int64_t check_interval_us, check_timeout_us; /* at least a second; at least a millisecond */
+    int64_t check_interval_us, check_timeout_us; /* 1 s and 1 ms to 30 days */
     int64_t check_forget_us; /* an instance that has failed for so long is taken out by the registry; 0: never */
 };
 

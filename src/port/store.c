@@ -191,6 +191,11 @@ enum pf_err store_admin_count(struct store *s, int64_t *ret)
     return s->ops->admin_count(s, ret);
 }
 
+enum pf_err store_users_closing(struct store *s, int64_t before_us, unsigned limit, int64_t *out, unsigned *ret_n)
+{
+    return s->ops->users_closing(s, before_us, limit, out, ret_n);
+}
+
 enum pf_err store_apikey_by_hash(struct store *s, const uint8_t hash[32], struct store_apikey *ret)
 {
     return s->ops->apikey_by_hash(s, hash, ret);

@@ -441,6 +441,7 @@ struct store_ops {
     enum pf_err (*user_list)(struct store *s, int64_t before_id, int64_t offset, unsigned limit, struct store_user *out,
                              unsigned *ret_n);
     enum pf_err (*admin_count)(struct store *s, int64_t *ret);
+    enum pf_err (*users_closing)(struct store *s, int64_t before_us, unsigned limit, int64_t *out, unsigned *ret_n);
     enum pf_err (*apikey_by_hash)(struct store *s, const uint8_t hash[32], struct store_apikey *ret);
     enum pf_err (*apikey_list)(struct store *s, int64_t user, int64_t before_id, unsigned limit,
                                struct store_apikey *out, unsigned *ret_n);
@@ -539,10 +540,11 @@ enum pf_err store_lease_drop(struct store *s, struct str name, struct str holder
 /* Groups: one thread at a time. g->slots[i] answers ask->keys[i], and so on. */
 enum { STORE_GROUP_KEYS_MAX = 65536 };
 enum pf_err store_group_begin(struct store *s, const struct store_group_ask *ask, struct store_group *g) MUSTCHECK;
-/* Ends the group whatever it returns. An empty commit (nothing to add, no slot used) is allowed and writes nothing.
-   The store guards what was decided with conditions of its own, and then does nothing at all: PFE_WRONG_STATE (an entry
-   was resolved before, a booking is no longer in the state that it was loaded in), PFE_SOLD_OUT (held + sold of an
-   event would exceed its capacity, or one of them fall below 0), PFE_IN_FLIGHT (idempotency, inbox). */
+/* Ends the group whatever it returns. An empty commit (nothing to add, no slot used) is allowed and writes nothing; of
+   a shared store it makes what the group was shown safe to acknowledge: until then it may be on this server only. The
+   store guards what was decided with conditions of its own, and then does nothing at all: PFE_WRONG_STATE (an entry was
+   resolved before, a booking is no longer in the state that it was loaded in), PFE_SOLD_OUT (held + sold of an event
+   would exceed its capacity, or one of them fall below 0), PFE_IN_FLIGHT (idempotency, inbox). */
 enum pf_err store_group_commit(struct store *s, const struct store_commit *c) MUSTCHECK;
 void store_group_abort(struct store *s);
 /* Writes behind what is not yet written of the projections (accounts, statistics). Between groups, same thread. */
@@ -601,6 +603,10 @@ enum pf_err store_user_by_email(struct store *s, struct str email, struct store_
 enum pf_err store_user_list(struct store *s, int64_t before_id, int64_t offset, unsigned limit, struct store_user *out,
                             unsigned *ret_n) MUSTCHECK;
 enum pf_err store_admin_count(struct store *s, int64_t *ret) MUSTCHECK; /* active admins */
+/* Ids of the users that are CLOSING since before before_us (updated_us), lowest first. Looks at all users. out has room
+   for limit. */
+enum pf_err store_users_closing(struct store *s, int64_t before_us, unsigned limit, int64_t *out,
+                                unsigned *ret_n) MUSTCHECK;
 enum pf_err store_apikey_by_hash(struct store *s, const uint8_t hash[32], struct store_apikey *ret) MUSTCHECK;
 /* The user's keys that are not revoked, newest first; before_id 0: from the newest. Hashes are left zero. */
 enum pf_err store_apikey_list(struct store *s, int64_t user, int64_t before_id, unsigned limit,

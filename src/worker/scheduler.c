@@ -1,6 +1,7 @@
 #include "worker/scheduler.h"
 
 #include "app/bookings.h"
+#include "app/identity.h"
 #include "app/schedules.h"
 
 /* Looks at least this often: new schedules need no wake-up call, and wall-clock jumps are noticed. */
@@ -13,6 +14,7 @@ int64_t scheduler_step(struct app *a)
         continue;
     while (app_bookings_expire_due(a) > 0)
         continue;
+    app_users_close_due(a);
     int64_t us = LOOK_US;
     if (next) {
         int64_t until = next - clock_wall(app_clock(a));

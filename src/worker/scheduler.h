@@ -1,6 +1,7 @@
 /*
- * scheduler: the thread that runs due schedules and releases expired holds: of all instances over a store the one that
- * has the lease of the job (app/lease.h); the others look on. One owner, started by main and ended with ticker_stop.
+ * scheduler: the thread that runs due schedules, releases expired holds and ends deletions that stopped: of all
+ * instances over a store the one that has the lease of the job (app/lease.h); the others look on. One owner, started by
+ * main and ended with ticker_stop.
  */
 #ifndef WORKER_SCHEDULER_H
 #define WORKER_SCHEDULER_H

@@ -577,24 +577,54 @@ static void verify_sees_money(struct kit *k)
     assert_faulty(k, "booking 1");
 }
 
-/* Going back to a schema that has no events does not throw away those that there are. */
-static void kept(struct kit *k)
+static void refuses_to_go_down(struct kit *k, int to, const char *what)
 {
     char why[256] = "";
-    if (k->engine == KIT_MEMORY)
-        return;
-    struct ticket_event e = new_event(k, 10, 0);
     store_close(k->s);
     k->s = NULL;
     if (k->engine == KIT_SQLITE) {
-        assert_int_equal(store_sqlite_migrate(k->dir, 2, why), PFE_WRONG_STATE);
+        assert_int_equal(store_sqlite_migrate(k->dir, to, why), PFE_WRONG_STATE);
     } else {
         struct postgres_options o = {.url = pg_cluster_url(pg_cluster_shared()),
                                      .schema = pg_cluster_schema(pg_cluster_shared(), k->dir)};
-        assert_int_equal(store_postgres_migrate(&o, 2, why), PFE_WRONG_STATE);
+        assert_int_equal(store_postgres_migrate(&o, to, why), PFE_WRONG_STATE);
     }
-    assert_non_null(strstr(why, "there are events"));
+    if (!strstr(why, what))
+        fail_msg("\"%s\" is not in: %s", what, why);
     kit_reopen(k);
+}
+
+/* Going back to a schema that has no events does not throw away those that there are, nor what goes with them. */
+static void kept(struct kit *k)
+{
+    if (k->engine == KIT_MEMORY)
+        return;
+    struct document d = {.created_us = k->now, .date_us = k->now, .body = STR("{}")}, got;
+    new_uuid(k, d.id);
+    assert_int_equal(documents_insert(store_documents(k->s), &d), PFE_OK);
+    refuses_to_go_down(k, 3, "there are event documents");
+    assert_int_equal(documents_get(store_documents(k->s), &k->arena, d.id, &got), PFE_OK);
+
+    struct tickets *t = begin(k, 0, NULL, 0, NULL, 0);
+    add_message(t, "BookingCreated", "{}");
+    assert_int_equal(commit_it(t), PFE_OK);
+    refuses_to_go_down(k, 2, "there are messages to deliver");
+    struct store_message m;
+    struct store_tx *tx;
+    assert_int_equal(outbox(k, 0, &m, 1), 1);
+    assert_int_equal(store_tx_begin(k->s, &tx), PFE_OK);
+    assert_int_equal(store_outbox_delete(tx, &m.id, 1), PFE_OK);
+    assert_int_equal(store_tx_commit(tx), PFE_OK);
+
+    struct store_inbox_ref in = {.consumer = STR("payment")};
+    new_uuid(k, in.message);
+    t = begin(k, 0, NULL, 0, &in, 1);
+    t->c.n_inbox = 1;
+    assert_int_equal(commit_it(t), PFE_OK);
+    refuses_to_go_down(k, 2, "there are notes of messages dealt with");
+
+    struct ticket_event e = new_event(k, 10, 0);
+    refuses_to_go_down(k, 2, "there are events");
     assert_int_equal(event_now(k, e.id).capacity, 10);
 }
 

@@ -187,6 +187,35 @@ static void users_are_listed_newest_first(void **state)
     assert_int_equal(n, 0);
 }
 
+static void the_closing_are_found_by_how_long_they_are(void **state)
+{
+    (void)state;
+    int64_t out[4] = {-1, -1, -1, -1};
+    unsigned n = 9;
+    struct store_user u[4];
+    assert_ok(store_users_closing(box.store, INT64_MAX, 4, out, &n));
+    assert_int_equal(n, 0);
+    for (int i = 0; i < 4; i++) {
+        char name[32];
+        snprintf(name, sizeof name, "leaving%d", i);
+        u[i] = sample_user(name, name);
+        assert_ok(IN_TX(store_user_insert(tx, &u[i])));
+        u[i].status = i == 0 ? STORE_USER_DELETED : STORE_USER_CLOSING;
+        u[i].updated_us = 1000 * (i + 1);
+        assert_ok(IN_TX(store_user_update(tx, &u[i])));
+    }
+    assert_ok(store_users_closing(box.store, 4000, 4, out, &n));
+    assert_int_equal(n, 2);
+    assert_int_equal(out[0], u[1].id);
+    assert_int_equal(out[1], u[2].id);
+    assert_ok(store_users_closing(box.store, 4001, 2, out, &n));
+    assert_int_equal(n, 2);
+    assert_int_equal(out[1], u[2].id);
+    assert_ok(store_users_closing(box.store, 4001, 4, out, &n));
+    assert_int_equal(n, 3);
+    assert_int_equal(out[2], u[3].id);
+}
+
 static void admins_are_counted_while_active(void **state)
 {
     (void)state;
@@ -402,6 +431,7 @@ int main(void)
         CASE(update_refuses_what_others_have),
         CASE(deleting_frees_name_and_email),
         CASE(users_are_listed_newest_first),
+        CASE(the_closing_are_found_by_how_long_they_are),
         CASE(admins_are_counted_while_active),
         CASE(api_keys_are_listed_newest_first),
         CASE(api_keys_live_until_revoked),

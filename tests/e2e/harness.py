@@ -58,6 +58,7 @@ def environment(**extra):
         "RATE_LIMIT": "0",
         "JWT_SECRET": SECRET,
         "LOG_LEVEL": "info",
+        "GATEWAY_LISTEN": "off",
     }
     for name in ("ASAN_OPTIONS", "UBSAN_OPTIONS", "TSAN_OPTIONS"):
         if name in os.environ:
@@ -365,8 +366,8 @@ def utc(offset=0.0):
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(t)) + f".{int(t % 1 * 1_000_000):06d}Z"
 
 
-def eventually(check, timeout=8.0, every=0.05):
-    """Polls until check() is truthy; its value."""
+def eventually(check, timeout=20.0, every=0.05):
+    """Polls until check() is truthy; its value. What has a bound of its own to keep gives it."""
     end = time.monotonic() + timeout
     while True:
         value = check()

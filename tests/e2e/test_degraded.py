@@ -13,7 +13,7 @@ from test_postgres import Load, lines
 from test_replicas import Replica, until
 
 COMMIT = 2  # seconds, DB_COMMIT_TIMEOUT
-BOUND = COMMIT + 3  # with the time that a loaded machine takes
+BOUND = COMMIT + 5  # with the time that a loaded machine takes
 
 
 class Trio:

@@ -24,6 +24,8 @@ POST /api/v1/transactions/{}/rollback | GET /api/v1/transactions/{} | GET /api/v
 POST /api/v1/scheduled-transactions | GET /api/v1/scheduled-transactions | GET /api/v1/scheduled-transactions/{}
 DELETE /api/v1/scheduled-transactions/{} | GET /api/v1/ping | GET /api/v1/admin/audit | GET /api/v1/admin/journal
 GET /api/v1/admin/reconciliation | GET /healthz | GET /metrics | GET /metrics/basic
+POST /api/auth/register | POST /api/auth/login | POST /api/events | GET /api/events | GET /api/events/{}
+POST /api/bookings | GET /api/bookings | GET /api/bookings/{} | DELETE /api/bookings/{}
 """
 ROUTES = [tuple(r.split()) for r in re.split(r"[|\n]", CONTRACT) if r.strip()]
 # The fixed frame of OpenAPI 3.1 that this document must have; schemas inside are checked as JSON Schema 2020-12.

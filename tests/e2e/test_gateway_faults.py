@@ -669,6 +669,7 @@ BAD = {
     "load_balancer:\n  backends:\n    - {name: a, url: 'http://x:1'}\n    - {name: a, url: 'http://x:2'}\n": "occurs twice",
     "load_balancer:\n  surprise: 1\n": "unknown key",
     "load_balancer: 5\n": "must be a map",
+    "load_balancer:\n  services:\n    shop: x\n": "there is no group shop",
     "retry:\n  maxAttempts: 0\n": "from 1 to 100",
     "retry:\n  maxAttempts: 1\n  maxAttempts: 2\n": "set twice",
     "retry:\n  backoffPeriod: soon\n": "must be a time",

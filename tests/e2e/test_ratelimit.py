@@ -108,3 +108,17 @@ def test_the_anonymous_are_limited_by_address(fresh):
     assert 429 in codes and codes.count(200) <= 34
     for path in ("/health/live", "/health/ready"):
         assert s.anon.get(path).status_code == 200, "probes are not limited"
+
+
+def test_refused_credentials_count_against_their_address(fresh):
+    """A guess costs a look into the store, so it may not be free; who is known already gets in all the same."""
+    s = fresh(env={"RATE_LIMIT": "40"})
+    u = new_user(s)
+    assert u.api.get(f"/api/users/{u.id}").status_code == 200
+    guesses = [s.anon.get(f"/api/users/{u.id}", headers={"X-API-Key": f"pf_{i:0{len(u.key) - 3}d}"}) for i in range(60)]
+    codes = [r.status_code for r in guesses]
+    assert set(codes) == {401, 429} and codes.count(401) <= 42 and codes[-10:] == [429] * 10, codes
+    problem(guesses[-1], 429, "rate-limited")
+    assert 1 <= int(guesses[-1].headers["retry-after"]) <= 60
+    assert u.api.get(f"/api/users/{u.id}").status_code == 200
+    assert s.anon.get("/health/live").status_code == 200

@@ -14,12 +14,12 @@ ROLES = ("nobody", "stranger", "owner", "admin")
 LATER = "2099-01-01T00:00:00Z"
 METHODS = ("get", "post", "put", "delete", "patch")
 
-# Contract §2: the routes marked open.
+# Contract §2 and §4: the routes marked open.
 OPEN = {
     ("POST", "/api/balances/initialize"), ("GET", "/api/balances"), ("POST", "/api/balances/replay"),
     ("POST", "/api/balances/rebuild"), ("POST", "/api/transactions/deposit"), ("POST", "/api/transactions/withdraw"),
     ("GET", "/api/cache/stats"), ("GET", "/api/cache/keys"), ("POST", "/api/cache/warmup"),
-    ("POST", "/api/cache/invalidate"),
+    ("POST", "/api/cache/invalidate"), ("POST", "/api/events"), ("POST", "/api/bookings"),
 }
 TRIALS = "/api/v1/test/circuit-breaker/"
 # What the contract itself says, so that a wrong table is found and not just followed.
@@ -33,13 +33,15 @@ PUBLIC = {
     ("POST", "/api/users"), ("POST", "/api/login"), ("POST", "/api/v1/auth/register"), ("POST", "/api/v1/auth/login"),
     ("POST", "/api/v1/auth/refresh"), ("GET", "/api/v1/ping"), ("GET", "/health"), ("GET", "/health/live"),
     ("GET", "/health/ready"), ("GET", "/healthz"), ("GET", "/metrics"), ("GET", "/metrics/basic"),
+    ("POST", "/api/auth/register"), ("POST", "/api/auth/login"), ("GET", "/api/events"), ("GET", "/api/events/{id}"),
+    ("GET", "/api/bookings/{id}"), ("DELETE", "/api/bookings/{id}"),
 }
 QUERY = {
     "/api/users": "id={c.owner.id}", "/api/balances": "user_id={c.owner.id}",
     "/api/balances/history": "user_id={c.owner.id}", "/api/balances/initialize": "user_id={c.owner.id}",
     "/api/balances/replay": "user_id={c.owner.id}", "/api/balances/rebuild": "user_id={c.owner.id}",
     "/api/transactions": "user_id={c.owner.id}", "/api/cache/keys": "pattern=user:*",
-    "/api/v1/transactions/history": "user_id={c.owner.id}",
+    "/api/bookings": "user_id={c.owner.id}", "/api/v1/transactions/history": "user_id={c.owner.id}",
     "/api/v1/balances/at-time": "timestamp=2024-01-01T00:00:00Z",
 }
 
@@ -47,6 +49,10 @@ QUERY = {
 def registration(_):
     n = unique("r")
     return {"username": n, "email": n + "@example.com", "password": PASSWORD}
+
+
+def event():
+    return {"title": "An evening", "location": "here", "date": LATER, "total_tickets": 100}
 
 
 BODIES = {
@@ -66,6 +72,10 @@ BODIES = {
     ("POST", "/api/v1/auth/login"): lambda c: {"email": c.owner.email, "password": PASSWORD},
     ("POST", "/api/v1/auth/refresh"): lambda c: {"refresh_token": c.owner.login()["refresh_token"]},
     ("POST", "/api/v1/auth/logout"): lambda c: {},
+    ("POST", "/api/auth/register"): registration,
+    ("POST", "/api/auth/login"): lambda c: {"email": c.third.email, "password": PASSWORD},  # who has tries left
+    ("POST", "/api/events"): lambda c: event(),
+    ("POST", "/api/bookings"): lambda c: {"user_id": c.owner.id, "event_id": c.event, "ticket_count": 1},
     ("PUT", "/api/v1/users/{id}"): lambda c: {"email": c.owner.email},
     ("POST", "/api/v1/transactions/credit"): lambda c: {"amount": 1},
     ("POST", "/api/v1/transactions/debit"): lambda c: {"amount": 1},
@@ -117,6 +127,10 @@ def scene(server, op):
     c.id = c.owner.id
     if "transactions/{" in op.path and "scheduled" not in op.path:
         c.id = ok(c.owner.bank.post("/api/v1/transactions/credit", json={"amount": 1}), 201)["id"]
+    elif "events/{" in op.path:
+        c.id = ok(c.owner.api.post("/api/events", json=event()), 201)["id"]
+    elif op.path == "/api/bookings":
+        c.event = ok(c.owner.api.post("/api/events", json=event()), 201)["id"]
     elif "scheduled-transactions/{" in op.path:
         body = {"type": "credit", "amount": 1, "scheduled_at": LATER}
         c.id = ok(c.owner.bank.post("/api/v1/scheduled-transactions", json=body), 201)["id"]
@@ -131,7 +145,7 @@ def call(server, op, role, path=None):
     target = (path or op.path).replace("{key_id}", str(getattr(c, "key_id", "")))
     target = re.sub(r"\{[^}]+\}", str(c.id), target)
     query = QUERY.get(op.path)
-    if query and op.key not in {("POST", "/api/users"), ("PUT", "/api/users")}:
+    if query and op.key not in {("POST", "/api/users"), ("PUT", "/api/users"), ("POST", "/api/bookings")}:
         target += "?" + query.format(c=c)
     who = None if role == "nobody" else getattr(c, role)
     if who is None:

@@ -7,7 +7,7 @@
  * Start-up and the commands allocate thousands of times, nearly all within SQLite: ALLOC_POINTS of those are drawn with
  * a printed seed (ALLOC_SEED), ALLOC_ALL=1 takes each.
  */
-#include "unit/app/fixture.h"
+#include "unit/app/tickets.h"
 
 #include <fcntl.h>
 #include <string.h>
@@ -436,6 +436,50 @@ static void group(void *ctx, long n, bool rest)
     arena_reset(&f->arena);
 }
 
+/* Bookings: made, paid and ended in one group. Each answer is true; tickets, money and messages stay together. */
+static void book(void *ctx, long n, bool rest)
+{
+    struct due *d = ctx;
+    struct fix *f = d->f;
+    enum { JOBS = 4 };
+    static const enum booking_op ops[JOBS] = {BOOKING_HOLD, BOOKING_SETTLE, BOOKING_CANCEL, BOOKING_PAY};
+    struct ticket_event e = tix_event(f, d->bob, 100, 3);
+    struct booking b[JOBS];
+    struct job j[JOBS];
+    struct ticket_booking k[JOBS];
+    for (int i = 0; i < JOBS; i++) {
+        k[i] = tix_hold(f, &e, d->ada, 2);
+        b[i] = ops[i] == BOOKING_HOLD ? tix_hold_of(&e, d->ada, NULL, 5) : tix_op(ops[i], &k[i]);
+        if (ops[i] == BOOKING_SETTLE) {
+            struct uuid u = uuid_v7(fix_wall(f));
+            b[i] = tix_message(ops[i], &k[i], u.b);
+        }
+        j[i] = (struct job){.kind = JOB_BOOKINGS, .booking = &b[i], .n_bookings = 1};
+    }
+    fix_shut(f);
+    for (int i = 0; i < JOBS; i++)
+        OK(fix_submit(f, &j[i]));
+    arm(n, rest);
+    fix_open(f);
+    fix_wait(f, JOBS + 1);
+    disarm();
+    for (int i = 0; i < JOBS; i++) {
+        if (b[i].err != j[i].err || (b[i].err != PFE_OK && b[i].err != PFE_NOMEM && b[i].err != PFE_UNAVAILABLE))
+            harness_fail("booking, allocation %ld: error %d", n, (int)j[i].err);
+        bool done = i == 0 ? b[i].err == PFE_OK : tix_now(f, &k[i]).state != TICKET_HELD;
+        if (done != (b[i].err == PFE_OK))
+            harness_fail("booking, allocation %ld: command %d is answered %d", n, i, (int)b[i].err);
+    }
+    int64_t held = 2 + (b[0].err == PFE_OK ? 5 : 0) + (b[1].err == PFE_OK ? 0 : 2) + (b[2].err == PFE_OK ? 0 : 2) + 2;
+    struct ticket_event now = tix_event_now(f, &e);
+    if (now.held != held || now.sold != (b[1].err == PFE_OK ? 2 : 0))
+        harness_fail("booking, allocation %ld: %lld held, %lld sold", n, (long long)now.held, (long long)now.sold);
+    if (f->fatal)
+        harness_fail("booking, allocation %ld: the writer has died", n);
+    fix_verify(f);
+    arena_reset(&f->arena);
+}
+
 static void ledger(void **state)
 {
     struct due d = {.f = *state};
@@ -446,6 +490,7 @@ static void ledger(void **state)
     fix_post(d.f, fix_deposit_of(d.bob, 100));
     sweep("scheduler", look, &d);
     sweep("groups", group, &d);
+    sweep("bookings", book, &d);
     fix_verify(d.f);
     if (d.f->box.engine->durable) {
         int64_t bob = fix_balance(d.f, d.bob);

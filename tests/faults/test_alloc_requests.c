@@ -61,6 +61,8 @@ static char large[BODY_MAX];
 #define CANCELLED "SELECT count(*) FROM schedule WHERE status = 3"
 #define REVOKED "SELECT count(*) FROM session WHERE revoked_us > 0"
 #define ACCOUNTS "SELECT count(*) FROM account"
+#define EVENTS "SELECT count(*) FROM event"
+#define BOOKINGS "SELECT count(*) FROM booking"
 
 static void expand(const char *from, char *to, size_t cap)
 {
@@ -139,6 +141,27 @@ static void before_cancel(void)
     struct reply r = http_must(201, "POST /api/v1/scheduled-transactions", credential(ADA_TOKEN),
                                "{\"type\":\"credit\",\"amount\":1,\"scheduled_at\":\"2199-01-01T00:00:00Z\"}");
     take(&r, "id", found, sizeof found);
+}
+
+#define EVENT                                                                                                          \
+    "{\"title\":\"A concert "                                                                                          \
+    "@u\",\"location\":\"here\",\"date\":\"2099-01-01\",\"total_tickets\":100,\"m\\u0065mber\":[1.50]}"
+
+static void before_event(void)
+{
+    struct reply r = http_must(
+        201, "POST /api/events", "",
+        "{\"title\":\"t\",\"location\":\"l\",\"date\":\"2099-01-01\",\"total_tickets\":100,\"m\\u0065mber\":[1.50]}");
+    take(&r, "id", found, sizeof found);
+}
+
+static void before_booking(void)
+{
+    char body[sizeof found + 80];
+    before_event();
+    snprintf(body, sizeof body, "{\"user_id\":\"guest\",\"event_id\":\"%s\",\"ticket_count\":1}", found);
+    struct reply r = http_must(201, "POST /api/bookings", "", body);
+    take(&r, "booking_id", found, sizeof found);
 }
 
 /* A batch of one good and one refused, or of two, is what comes with the table below; this one makes the answer long.
@@ -247,6 +270,17 @@ static const struct spec specs[] = {
     {"journal, gzip", ROOT, "GET /api/v1/admin/journal?limit=100", NULL, 200, .headers = "Accept-Encoding: gzip\r\n"},
     {"docs", NOBODY, "GET /docs", NULL, 200, .alike = true},
     {"docs, script", NOBODY, "GET /docs/swagger-ui-bundle.js", NULL, 200, .alike = true},
+    {"register by email", NOBODY, "POST /api/auth/register",
+     "{\"email\":\"v@u@example.com\",\"password\":\"password123\"}", 201, USERS, 1, true},
+    {"create event", NOBODY, "POST /api/events", EVENT, 201, EVENTS, 1, true},
+    {"event", NOBODY, "GET /api/events/@x", NULL, 200, .before = before_event},
+    {"events", NOBODY, "GET /api/events?page=1&limit=5&q=CONCERT&from=2098-01-01", NULL, 200, .alike = true},
+    {"book", NOBODY, "POST /api/bookings", "{\"user_id\":2,\"event_id\":\"@x\",\"ticket_count\":1}", 201, BOOKINGS, 1,
+     true, .before = before_event},
+    {"book for a guest", NOBODY, "POST /api/bookings", "{\"user_id\":\"g@u\",\"event_id\":\"@x\",\"ticket_count\":7}",
+     201, BOOKINGS, 1, .before = before_event},
+    {"booking", NOBODY, "GET /api/bookings/@x", NULL, 200, .before = before_booking},
+    {"bookings", ADA, "GET /api/bookings?limit=5", NULL, 200},
     {"no JSON", NOBODY, "POST /api/transactions/deposit", "{\"user_id\":2,", 400},
     {"not JSON we take", NOBODY, "POST /api/transactions/deposit", "{\"user_id\":\"?\",\"amount\":true}", 422},
     {"nowhere", NOBODY, "GET /nowhere", NULL, 404},

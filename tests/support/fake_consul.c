@@ -303,19 +303,19 @@ static bool answer(int fd, int status, const struct buf *body, uint64_t index)
     return fault == FAKE_WELL || fault == FAKE_ERROR || fault == FAKE_FORBIDDEN || fault == FAKE_EMPTY;
 }
 
-/* Waits as a blocking query does. The lock is held. */
+/* Waits as a blocking query does, but one behind an index that is to come. The lock is held. */
 static void block(const char *line)
 {
     unsigned long long index = 0;
     unsigned wait = 0;
     const char *at = strstr(line, "index=");
-    if (!at || sscanf(at, "index=%llu&wait=%u", &index, &wait) != 2 || f.hasty)
+    if (!at || sscanf(at, "index=%llu&wait=%u", &index, &wait) != 2 || !index || f.hasty || f.fault != FAKE_WELL)
         return;
     struct timespec end;
     clock_gettime(CLOCK_MONOTONIC, &end);
     end.tv_sec += wait;
     uint64_t turn = f.turn;
-    while (!f.stop && f.turn == turn && f.index <= index)
+    while (!f.stop && f.turn == turn && f.index == index)
         if (pthread_cond_clockwait(&f.changed, &f.lock, CLOCK_MONOTONIC, &end) != 0)
             return;
 }
@@ -324,6 +324,19 @@ static const char *behind(const char *line, const char *begin)
 {
     size_t n = strlen(begin);
     return strncmp(line, begin, n) == 0 ? line + n : NULL;
+}
+
+/* The name that a path goes on with, its %XX resolved. */
+static void name_of(const char *at, char out[256])
+{
+    size_t n = 0;
+    for (; *at && *at != '?' && *at != ' ' && n < 255; at++) {
+        unsigned c = (unsigned char)*at;
+        if (c == '%' && sscanf(at + 1, "%2x", &c) == 1)
+            at += 2;
+        out[n++] = (char)c;
+    }
+    out[n] = '\0';
 }
 
 /* The lock is held. */
@@ -335,7 +348,7 @@ static bool serve(int fd, const char *request, const char *body)
     const char *at;
     uint64_t index = UINT64_MAX;
     if ((at = behind(request, "GET /v1/health/service/"))) {
-        sscanf(at, "%255[^? ]", name);
+        name_of(at, name);
         block(request);
         index = f.index;
         if (f.list)
@@ -345,7 +358,7 @@ static bool serve(int fd, const char *request, const char *body)
     } else if (f.fault == FAKE_WELL && behind(request, "PUT /v1/agent/service/register")) {
         status = put_service(body);
     } else if (f.fault == FAKE_WELL && (at = behind(request, "PUT /v1/agent/service/deregister/"))) {
-        sscanf(at, "%255[^? ]", name);
+        name_of(at, name);
         struct service *s = find(name);
         status = s ? 200 : 404;
         if (s) {
@@ -353,7 +366,7 @@ static bool serve(int fd, const char *request, const char *body)
             touch();
         }
     } else if ((at = behind(request, "GET /v1/agent/service/"))) {
-        sscanf(at, "%255[^? ]", name);
+        name_of(at, name);
         struct service *s = find(name);
         struct jw w;
         jw_init(&w, &out);
@@ -505,7 +518,7 @@ int fake_consul_port(void)
     return f.port;
 }
 
-static void turn(void)
+static void turn_and_unlock(void)
 {
     f.turn++;
     pthread_cond_broadcast(&f.changed);
@@ -516,7 +529,7 @@ void fake_consul_fault(enum fake_fault fault)
 {
     pthread_mutex_lock(&f.lock);
     f.fault = fault;
-    turn();
+    turn_and_unlock();
 }
 
 void fake_consul_list(uint64_t index, const char *json)
@@ -525,21 +538,21 @@ void fake_consul_list(uint64_t index, const char *json)
     free(f.list);
     f.list = json ? strdup(json) : NULL;
     f.index = index;
-    turn();
+    turn_and_unlock();
 }
 
 void fake_consul_hasty(bool on)
 {
     pthread_mutex_lock(&f.lock);
     f.hasty = on;
-    turn();
+    turn_and_unlock();
 }
 
 void fake_consul_alive(bool on)
 {
     pthread_mutex_lock(&f.lock);
     f.alive = on;
-    turn();
+    turn_and_unlock();
 }
 
 void fake_consul_forget(void)
@@ -548,7 +561,7 @@ void fake_consul_forget(void)
     for (unsigned i = 0; i < OWN_MAX; i++)
         forget(&f.own[i]);
     f.index = 1;
-    turn();
+    turn_and_unlock();
 }
 
 unsigned fake_consul_count(const char *begin)

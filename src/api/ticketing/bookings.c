@@ -130,8 +130,9 @@ enum api_step ticketing_booking_list(struct api_call *c)
     struct ticket_booking *b = arena_alloc(&c->r->arena, q.limit * sizeof *b);
     enum pf_err e = b ? app_booking_list(c->app, &c->caller.who, &q, b, &n) : PFE_NOMEM;
     if (e == PFE_FORBIDDEN)
-        return api_fail(c, e, q.user ? "only that user or an administrator may see a user's bookings"
-                                     : "only an administrator may see a guest's bookings");
+        return api_fail(c, e,
+                        q.user ? "only that user or an administrator may see a user's bookings"
+                               : "only an administrator may see a guest's bookings");
     if (api_failed(c, e, "", &step))
         return step;
     struct jw w = api_out(c);

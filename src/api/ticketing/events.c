@@ -64,14 +64,17 @@ static bool ours(struct str name, bool priced)
     return false;
 }
 
-/* A member's name, of the text with its quotes and perhaps with escapes. */
-static struct str name_of(struct arena *arena, struct str quoted)
+/* A member's name, of the text with its quotes and perhaps with escapes. false: out of memory. */
+static bool name_of(struct arena *arena, struct str quoted, struct str *ret)
 {
-    struct str plain = {quoted.p + 1, quoted.n - 2};
-    struct json *text = NULL;
-    if (plain.n && memchr(plain.p, '\\', plain.n) && json_parse(arena, quoted, &text, NULL) == PFE_OK)
-        return text->s;
-    return plain;
+    struct json *text;
+    *ret = (struct str){quoted.p + 1, quoted.n - 2};
+    if (!ret->n || !memchr(ret->p, '\\', ret->n))
+        return true;
+    if (json_parse(arena, quoted, &text, NULL) != PFE_OK)
+        return false;
+    *ret = text->s;
+    return true;
 }
 
 static void write_own(struct jw *w, struct arena *arena, struct str body, bool priced)
@@ -82,7 +85,11 @@ static void write_own(struct jw *w, struct arena *arena, struct str body, bool p
         const char *value = skip(skip(name_end, end) + 1, end);
         const char *after = value_end(value, end);
         struct arena_mark mark = arena_mark(arena);
-        struct str name = name_of(arena, (struct str){p, (size_t)(name_end - p)});
+        struct str name;
+        if (!name_of(arena, (struct str){p, (size_t)(name_end - p)}, &name)) {
+            w->b->failed = true;
+            return;
+        }
         if (!ours(name, priced)) {
             jw_key_str(w, name);
             jw_raw(w, str_trim((struct str){value, (size_t)(after - value)}));

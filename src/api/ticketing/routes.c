@@ -16,7 +16,7 @@ static const struct api_field login[] = {
 static const struct api_field event_new[] = {
     {"title", F_TEXT, true, 1, EVENT_TEXT_MAX, NULL, "What it is."},
     {"location", F_TEXT, true, 1, EVENT_TEXT_MAX, NULL, "Where it is."},
-    {"date", F_TIME, true, 0, 0, NULL, "When it begins; in the future."},
+    {"date", F_TIME, true, 0, 0, NULL, "When it begins; in the future (in dev up to 366 days past)."},
     {"total_tickets", F_INT, true, 1, TICKET_CAPACITY_MAX, NULL, "How many there are to sell."},
     {"price", F_AMOUNT, false, 0, 0, NULL, "Of one ticket, paid from the buyer's account; 0 or absent: free."},
     {"currency", F_CURRENCY, false, 0, 0, NULL, "Of the price: ISO 4217 code; the default currency if absent."},
@@ -48,10 +48,6 @@ static const struct api_field booking_query[] = {
     {0},
 };
 
-#define OPEN_OWNER                                                                                                     \
-    {                                                                                                                  \
-        RIGHT_OWNER, true                                                                                              \
-    }
 #define PUBLIC                                                                                                         \
     {                                                                                                                  \
         RIGHT_PUBLIC, false                                                                                            \
@@ -70,17 +66,17 @@ const struct api_route api_ticketing_routes[] = {
      "listEvents", "Ticketing", "Events, newest first; further parameters ask for members by name", "EventList", 200, false},
     {HTTP_GET, "/api/events/{id}", PUBLIC, NULL, EXEC_POOL, NO_KEY, 0, NULL, NULL, ticketing_event_get,
      "getEvent", "Ticketing", "One event", "Event", 200, false},
-    {HTTP_POST, "/api/events/{id}/cancel", OPEN_OWNER, "handler", EXEC_POOL, NO_KEY, 0, nothing, NULL, ticketing_event_cancel,
+    {HTTP_POST, "/api/events/{id}/cancel", {RIGHT_OWNER, false}, "handler", EXEC_POOL, NO_KEY, 0, nothing, NULL, ticketing_event_cancel,
      "cancelEvent", "Ticketing", "Take an event off sale", "Event", 200, false},
 
-    {HTTP_POST, "/api/bookings", OPEN_OWNER, "handler", EXEC_INLINE, KEY_IN_LEDGER, 0, booking_new, NULL, ticketing_booking_create,
+    {HTTP_POST, "/api/bookings", {RIGHT_OWNER, true}, "handler", EXEC_INLINE, KEY_IN_LEDGER, 0, booking_new, NULL, ticketing_booking_create,
      "createBooking", "Ticketing", "Hold tickets; payment decides later", "Booking", 201, false},
-    {HTTP_GET, "/api/bookings", OPEN_OWNER, "handler", EXEC_POOL, NO_KEY, 0, NULL, booking_query, ticketing_booking_list,
+    {HTTP_GET, "/api/bookings", {RIGHT_OWNER, false}, "handler", EXEC_POOL, NO_KEY, 0, NULL, booking_query, ticketing_booking_list,
      "listBookings", "Ticketing", "Bookings of one buyer, newest first", "BookingList", 200, false},
-    {HTTP_GET, "/api/bookings/{id}", OPEN_OWNER, "handler", EXEC_POOL, NO_KEY, 0, NULL, NULL, ticketing_booking_get,
-     "getBooking", "Ticketing", "One booking, for its buyer and admins", "Booking", 200, false},
-    {HTTP_DELETE, "/api/bookings/{id}", OPEN_OWNER, "handler", EXEC_POOL, NO_KEY, 0, NULL, NULL, ticketing_booking_cancel,
-     "cancelBooking", "Ticketing", "Give the tickets of a pending booking back", "Booking", 200, false},
+    {HTTP_GET, "/api/bookings/{id}", PUBLIC, NULL, EXEC_POOL, NO_KEY, 0, NULL, NULL, ticketing_booking_get,
+     "getBooking", "Ticketing", "One booking: a user's for that user and admins, a guest's for whoever knows its id", "Booking", 200, false},
+    {HTTP_DELETE, "/api/bookings/{id}", PUBLIC, NULL, EXEC_POOL, NO_KEY, 0, NULL, NULL, ticketing_booking_cancel,
+     "cancelBooking", "Ticketing", "Give the tickets of a pending booking back; by whom it is shown to", "Booking", 200, false},
 };
 /* clang-format on */
 const size_t api_ticketing_routes_n = sizeof api_ticketing_routes / sizeof api_ticketing_routes[0];

@@ -386,6 +386,8 @@ static bool settle_uri(struct mongo *m, unsigned timeout_ms)
            mongoc_uri_set_option_as_int32(m->uri, MONGOC_URI_CONNECTTIMEOUTMS, t) &&
            mongoc_uri_set_option_as_int32(m->uri, MONGOC_URI_SOCKETTIMEOUTMS, t) &&
            mongoc_uri_set_option_as_int32(m->uri, MONGOC_URI_MAXPOOLSIZE, CONNECTIONS_MAX) &&
+           mongoc_uri_set_option_as_int32(m->uri, MONGOC_URI_WAITQUEUETIMEOUTMS, t) &&
+           mongoc_uri_set_option_as_bool(m->uri, MONGOC_URI_RETRYREADS, false) && /* a second wait of the same length */
            mongoc_uri_set_appname(m->uri, "payflow");
 }
 

@@ -95,13 +95,13 @@ static enum pf_err consul_services(struct registry *r, registry_each *fn, void *
     char path[sizeof c->where.dc + 32];
     enum pf_err e = PFE_UNAVAILABLE;
     snprintf(path, sizeof path, "/v1/catalog/services?stale=1%s", c->where.dc);
-    if (!talker_init(&t)) {
+    if (!consul_talker_init(&t)) {
         snprintf(why, 256, "out of memory");
         e = PFE_NOMEM;
-    } else if (talk(&t, &c->where, "GET", path, STR_NONE, c->call_ms, why) == 200) {
+    } else if (consul_talk(&t, &c->where, "GET", path, STR_NONE, c->call_ms, why) == 200) {
         e = each_service(buf_as_str(&t.body), fn, ctx, why);
     }
-    talker_fini(&t);
+    consul_talker_fini(&t);
     return e;
 }
 
@@ -134,27 +134,27 @@ static void consul_close(struct registry *r)
     pthread_cond_broadcast(&c->wake);
     pthread_mutex_unlock(&c->lock);
     for (unsigned i = 0; i < n; i++)
-        talker_wake(&c->watches[i]->talker);
+        consul_talker_wake(&c->watches[i]->talker);
     if (c->own_running) {
-        talker_wake(&c->own_talker);
+        consul_talker_wake(&c->own_talker);
         pthread_join(c->own_thread, NULL);
     }
-    own_leave(c);
+    consul_own_leave(c);
     for (unsigned i = 0; i < n; i++) {
         pthread_join(c->watches[i]->thread, NULL);
-        watch_free(c->watches[i]);
+        consul_watch_free(c->watches[i]);
     }
-    talker_fini(&c->own_talker);
+    consul_talker_fini(&c->own_talker);
     pthread_mutex_destroy(&c->lock);
     pthread_mutex_destroy(&c->own_lock);
     pthread_cond_destroy(&c->wake);
-    where_fini(&c->where);
+    consul_where_fini(&c->where);
     free(c);
     curl_global_cleanup();
 }
 
-static const struct registry_ops ops = {own_add,         own_remove,     watch_start,
-                                        consul_services, consul_figures, consul_close};
+static const struct registry_ops ops = {consul_own_add,  consul_own_remove, consul_watch_start,
+                                        consul_services, consul_figures,    consul_close};
 
 static bool option(unsigned given, unsigned otherwise, unsigned max, unsigned *ret)
 {
@@ -172,11 +172,12 @@ static enum pf_err start(struct consul *c, const struct registry_consul_options 
         return PFE_INVALID;
     }
     c->passing_only = o->passing_only;
-    if (!talker_init(&c->own_talker)) {
+    c->where.rest_ms = c->call_ms;
+    if (!consul_talker_init(&c->own_talker)) {
         snprintf(why, 256, "out of memory");
         return PFE_NOMEM;
     }
-    return where_init(&c->where, o, why);
+    return consul_where_init(&c->where, o, why);
 }
 
 enum pf_err registry_consul_open(const struct registry_consul_options *o, struct registry **ret, char why[256])

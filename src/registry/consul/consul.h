@@ -45,7 +45,7 @@ struct registry_consul_options {
     bool passing_only;      /* watches hear of instances all of whose checks pass; false: of all, with their health */
     unsigned wait_s;        /* of a blocking query, 1..600; 0: 30 */
     /* milliseconds; 0: the default */
-    unsigned call_ms;                    /* for any other call: 3000 */
+    unsigned call_ms;                    /* for any other call, and for an answer that has begun: 3000 */
     unsigned keep_ms;                    /* between looks at our registrations: 5000 */
     unsigned backoff_ms, backoff_max_ms; /* first and longest pause after failures: 250, 15000 */
     unsigned doubt_ms;                   /* 20000 */

@@ -174,7 +174,7 @@ static enum pf_err read_all(struct arena *scratch, const struct json *list, stru
     return out->all ? tell_apart(out, found, n) : PFE_NOMEM;
 }
 
-enum pf_err instances_read(struct str json, struct instances *ret, char why[WHY_MAX])
+enum pf_err consul_instances_read(struct str json, struct instances *ret, char why[WHY_MAX])
 {
     struct instances out = {0};
     struct arena scratch;
@@ -195,12 +195,12 @@ enum pf_err instances_read(struct str json, struct instances *ret, char why[WHY_
     return e;
 }
 
-void instances_free(struct instances *i)
+void consul_instances_free(struct instances *i)
 {
     arena_reset(&i->arena);
 }
 
-bool instances_same(const struct instances *a, const struct instances *b)
+bool consul_instances_same(const struct instances *a, const struct instances *b)
 {
     if (a->n != b->n)
         return false;
@@ -216,7 +216,7 @@ bool instances_same(const struct instances *a, const struct instances *b)
     return true;
 }
 
-bool instances_serve(const struct instances *i)
+bool consul_instances_serve(const struct instances *i)
 {
     for (size_t k = 0; k < i->n; k++)
         if (i->all[k].health != REGISTRY_CRITICAL)

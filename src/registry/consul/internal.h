@@ -36,30 +36,32 @@ struct where {           /* does not change */
     char *ca_file;       /* NULL: the system's */
     char dc[3 * 64 + 4]; /* "&dc=…", or "" */
     struct curl_slist *headers;
+    unsigned rest_ms; /* for an answer that has begun */
 };
 
-/* Belongs to one thread at a time, but for talker_wake. */
+/* Belongs to one thread at a time, but for consul_talker_wake. */
 struct talker {
     CURL *easy;
     CURLM *multi;
-    struct buf body; /* of the last answer */
-    size_t head;     /* bytes of its head */
-    uint64_t index;  /* its X-Consul-Index; at least 1 */
+    struct buf body;  /* of the last answer */
+    size_t head;      /* bytes of its head */
+    int64_t begun_us; /* its first byte came, if head > 0 */
+    uint64_t index;   /* its X-Consul-Index; at least 1 */
     bool too_large;
     const atomic_bool *stop; /* ends a call; NULL: nothing does */
 };
 
-enum pf_err where_init(struct where *w, const struct registry_consul_options *o, char why[WHY_MAX]);
-void where_fini(struct where *w);
-bool talker_init(struct talker *t);
-void talker_fini(struct talker *t); /* safe on a zeroed one */
+enum pf_err consul_where_init(struct where *w, const struct registry_consul_options *o, char why[WHY_MAX]);
+void consul_where_fini(struct where *w);
+bool consul_talker_init(struct talker *t);
+void consul_talker_fini(struct talker *t); /* safe on a zeroed one */
 /* Makes a call look at *stop at once. Any thread. */
-void talker_wake(struct talker *t);
+void consul_talker_wake(struct talker *t);
 /* The status; the body is in t->body until the next call. 0: there was no whole answer in time; one line in why. */
-long talk(struct talker *t, const struct where *w, const char *method, const char *path, struct str body,
-          int64_t timeout_ms, char why[WHY_MAX]);
+long consul_talk(struct talker *t, const struct where *w, const char *method, const char *path, struct str body,
+                 int64_t timeout_ms, char why[WHY_MAX]);
 /* For a path or a query. */
-void talk_escape(const char *s, char out[ESCAPED_MAX]);
+void consul_talk_escape(const char *s, char out[ESCAPED_MAX]);
 
 /* ---- decode.c */
 
@@ -71,11 +73,11 @@ struct instances {
 };
 
 /* What an answer says; on failure nothing is to be freed. */
-enum pf_err instances_read(struct str json, struct instances *ret, char why[WHY_MAX]);
-void instances_free(struct instances *i); /* safe on a zeroed one */
-bool instances_same(const struct instances *a, const struct instances *b);
+enum pf_err consul_instances_read(struct str json, struct instances *ret, char why[WHY_MAX]);
+void consul_instances_free(struct instances *i); /* safe on a zeroed one */
+bool consul_instances_same(const struct instances *a, const struct instances *b);
 /* Whether any of them may be asked. */
-bool instances_serve(const struct instances *i);
+bool consul_instances_serve(const struct instances *i);
 
 /* ---- consul.c */
 
@@ -146,14 +148,14 @@ void consul_note(struct consul *c, struct party *p, bool ok, const char *why);
 
 /* ---- watch.c */
 
-enum pf_err watch_start(struct registry *r, const char *service, registry_changed *fn, void *ctx);
-void watch_free(struct watch *w); /* after its thread's end */
+enum pf_err consul_watch_start(struct registry *r, const char *service, registry_changed *fn, void *ctx);
+void consul_watch_free(struct watch *w); /* after its thread's end */
 
 /* ---- own.c */
 
-enum pf_err own_add(struct registry *r, const struct registry_registration *what, char why[WHY_MAX]);
-enum pf_err own_remove(struct registry *r, const char *service, const char *id, char why[WHY_MAX]);
+enum pf_err consul_own_add(struct registry *r, const struct registry_registration *what, char why[WHY_MAX]);
+enum pf_err consul_own_remove(struct registry *r, const char *service, const char *id, char why[WHY_MAX]);
 /* After the thread's end: takes all out, and frees. */
-void own_leave(struct consul *c);
+void consul_own_leave(struct consul *c);
 
 #endif

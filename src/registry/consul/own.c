@@ -9,7 +9,7 @@
 #include "registry/consul/internal.h"
 
 enum { CHECK_URL_MAX = 1024 };
-static const int64_t second_us = 1000000, day_us = (int64_t)86400 * 1000000;
+static const int64_t second_us = 1000000, days_30_us = (int64_t)30 * 86400 * 1000000;
 
 /* ---- what the agent is told */
 
@@ -65,9 +65,8 @@ static char *body_of(const struct registry_registration *what)
         put_check(&w, what);
     jw_end_obj(&w);
     buf_putc(&b, '\0');
-    char *out = buf_take(&b, NULL);
-    buf_free(&b);
-    return out;
+    size_t n;
+    return buf_take(&b, &n);
 }
 
 static bool text_ok(const char *s, size_t cap)
@@ -77,16 +76,16 @@ static bool text_ok(const char *s, size_t cap)
 
 static bool registration_ok(const struct registry_registration *what)
 {
-    bool ok = text_ok(what->service, REGISTRY_NAME_MAX) && text_ok(what->id, REGISTRY_NAME_MAX) &&
-              text_ok(what->address, REGISTRY_ADDRESS_MAX) && what->port && what->weight <= WEIGHT_MAX &&
-              what->n_tags <= REGISTRY_TAGS_MAX;
+    bool ok = text_ok(what->service, REGISTRY_NAME_MAX) && text_ok(what->id, REGISTRY_NAME_MAX) && what->address &&
+              (!*what->address || text_ok(what->address, REGISTRY_ADDRESS_MAX)) && what->port &&
+              what->weight <= WEIGHT_MAX && what->n_tags <= REGISTRY_TAGS_MAX;
     for (unsigned i = 0; ok && i < what->n_tags; i++)
         ok = text_ok(what->tags[i], TAG_MAX);
     if (!ok || !what->check_url)
         return ok;
     return text_ok(what->check_url, CHECK_URL_MAX) && what->check_interval_us >= second_us &&
-           what->check_interval_us <= day_us && what->check_timeout_us >= 1000 && what->check_timeout_us <= day_us &&
-           what->check_forget_us >= 0 && what->check_forget_us <= 30 * day_us;
+           what->check_interval_us <= days_30_us && what->check_timeout_us >= 1000 &&
+           what->check_timeout_us <= days_30_us && what->check_forget_us >= 0 && what->check_forget_us <= days_30_us;
 }
 
 /* ---- calls; own_lock is held */
@@ -95,7 +94,7 @@ static bool registration_ok(const struct registry_registration *what)
 static long put(struct consul *c, const char *path, struct str body, int64_t timeout_ms, char why[WHY_MAX])
 {
     c->own_talker.stop = NULL;
-    return talk(&c->own_talker, &c->where, "PUT", path, body, timeout_ms, why);
+    return consul_talk(&c->own_talker, &c->where, "PUT", path, body, timeout_ms, why);
 }
 
 static bool tell(struct consul *c, struct own *o, long *ret_status, char why[WHY_MAX])
@@ -109,7 +108,7 @@ static bool tell(struct consul *c, struct own *o, long *ret_status, char why[WHY
 static bool take_out(struct consul *c, const struct own *o, int64_t timeout_ms, char why[WHY_MAX])
 {
     char id[ESCAPED_MAX], path[ESCAPED_MAX + 64];
-    talk_escape(o->id, id);
+    consul_talk_escape(o->id, id);
     snprintf(path, sizeof path, "/v1/agent/service/deregister/%s", id);
     long status = put(c, path, STR(""), timeout_ms, why);
     return status == 200 || status == 404;
@@ -163,10 +162,10 @@ static bool tend(struct consul *c, unsigned at, char why[WHY_MAX])
     }
     if (!o->told)
         return tell(c, o, &status, why);
-    talk_escape(o->id, id);
+    consul_talk_escape(o->id, id);
     snprintf(path, sizeof path, "/v1/agent/service/%s", id);
     c->own_talker.stop = &c->stop;
-    status = talk(&c->own_talker, &c->where, "GET", path, STR_NONE, c->call_ms, why);
+    status = consul_talk(&c->own_talker, &c->where, "GET", path, STR_NONE, c->call_ms, why);
     if (status == 200 && as_told(o, buf_as_str(&c->own_talker.body)))
         return true;
     if (status != 200 && status != 404)
@@ -298,7 +297,7 @@ static enum pf_err add(struct consul *c, struct own *o, char why[WHY_MAX])
     return ok ? PFE_OK : PFE_UNAVAILABLE;
 }
 
-enum pf_err own_add(struct registry *r, const struct registry_registration *what, char why[WHY_MAX])
+enum pf_err consul_own_add(struct registry *r, const struct registry_registration *what, char why[WHY_MAX])
 {
     struct consul *c = consul_of(r);
     if (!registration_ok(what)) {
@@ -319,7 +318,7 @@ enum pf_err own_add(struct registry *r, const struct registry_registration *what
     return e;
 }
 
-enum pf_err own_remove(struct registry *r, const char *service, const char *id, char why[WHY_MAX])
+enum pf_err consul_own_remove(struct registry *r, const char *service, const char *id, char why[WHY_MAX])
 {
     struct consul *c = consul_of(r);
     enum pf_err e = PFE_NOT_FOUND;
@@ -343,7 +342,7 @@ enum pf_err own_remove(struct registry *r, const char *service, const char *id, 
     return e;
 }
 
-void own_leave(struct consul *c)
+void consul_own_leave(struct consul *c)
 {
     int64_t end = consul_now() + (int64_t)c->leave_ms * 1000;
     unsigned left = 0;

@@ -71,7 +71,7 @@ static enum pf_err refuse(char why[WHY_MAX], const char *what)
     return PFE_INVALID;
 }
 
-enum pf_err where_init(struct where *w, const struct registry_consul_options *o, char why[WHY_MAX])
+enum pf_err consul_where_init(struct where *w, const struct registry_consul_options *o, char why[WHY_MAX])
 {
     struct str a = str_c(o->address), unix_ = STR("unix://"), http = STR("http://"), https = STR("https://");
     const char *scheme = "http://", *token = o->token ? o->token : "", *dc = o->datacenter ? o->datacenter : "";
@@ -94,7 +94,7 @@ enum pf_err where_init(struct where *w, const struct registry_consul_options *o,
         return refuse(why, "the token for Consul must be printable ASCII without spaces, at most 4096 bytes");
     if (strlen(dc) >= REGISTRY_NAME_MAX)
         return refuse(why, "the name of Consul's datacenter is longer than 63 bytes");
-    talk_escape(dc, escaped);
+    consul_talk_escape(dc, escaped);
     snprintf(w->dc, sizeof w->dc, "%s%s", *dc ? "&dc=" : "", escaped);
     w->base = local ? strdup("http://localhost") : join(scheme, rest);
     w->socket = local ? join("", rest) : NULL;
@@ -106,7 +106,7 @@ enum pf_err where_init(struct where *w, const struct registry_consul_options *o,
     return PFE_NOMEM;
 }
 
-void where_fini(struct where *w)
+void consul_where_fini(struct where *w)
 {
     for (struct curl_slist *h = w->headers; h; h = h->next)
         explicit_bzero(h->data, strlen(h->data)); /* one holds the token */
@@ -116,7 +116,7 @@ void where_fini(struct where *w)
     free(w->ca_file);
 }
 
-void talk_escape(const char *s, char out[ESCAPED_MAX])
+void consul_talk_escape(const char *s, char out[ESCAPED_MAX])
 {
     static const char hex[] = "0123456789ABCDEF";
     size_t n = 0;
@@ -135,7 +135,7 @@ void talk_escape(const char *s, char out[ESCAPED_MAX])
 
 /* ---- talker */
 
-bool talker_init(struct talker *t)
+bool consul_talker_init(struct talker *t)
 {
     buf_init(&t->body, ANSWER_MAX);
     t->easy = curl_easy_init();
@@ -143,7 +143,7 @@ bool talker_init(struct talker *t)
     return t->easy && t->multi;
 }
 
-void talker_fini(struct talker *t)
+void consul_talker_fini(struct talker *t)
 {
     curl_easy_cleanup(t->easy);
     if (t->multi)
@@ -151,7 +151,7 @@ void talker_fini(struct talker *t)
     buf_free(&t->body);
 }
 
-void talker_wake(struct talker *t)
+void consul_talker_wake(struct talker *t)
 {
     (void)curl_multi_wakeup(t->multi);
 }
@@ -170,6 +170,8 @@ static size_t on_head(char *p, size_t size, size_t n, void *ctx)
     struct talker *t = ctx;
     struct str line = {p, size * n};
     uint64_t v;
+    if (t->head == 0)
+        t->begun_us = consul_now();
     t->head += line.n;
     t->too_large |= t->head > ANSWER_HEAD_MAX;
     if (line.n > name.n && str_eq_nocase((struct str){line.p, name.n}, name) &&
@@ -212,13 +214,21 @@ static bool prepare(struct talker *t, const struct where *w, const char *method,
     return ok;
 }
 
-static CURLcode run(struct talker *t)
+/* Whether an answer that has begun has stopped coming. A query may wait long for its answer's beginning, not for its
+ * end. */
+static bool stalled(const struct talker *t, int64_t rest_ms)
+{
+    return t->head && consul_now() - t->begun_us > rest_ms * 1000;
+}
+
+static CURLcode run(struct talker *t, int64_t rest_ms)
 {
     CURLcode result = CURLE_FAILED_INIT;
     int running = 1, left;
     if (curl_multi_add_handle(t->multi, t->easy) != CURLM_OK)
         return result;
-    while (running && !(t->stop && atomic_load(t->stop)) && curl_multi_perform(t->multi, &running) == CURLM_OK) {
+    while (running && !stalled(t, rest_ms) && !(t->stop && atomic_load(t->stop)) &&
+           curl_multi_perform(t->multi, &running) == CURLM_OK) {
         if (running)
             (void)curl_multi_poll(t->multi, NULL, 0, POLL_MS, NULL);
     }
@@ -227,19 +237,21 @@ static CURLcode run(struct talker *t)
         result = m->data.result;
     else if (t->stop && atomic_load(t->stop))
         result = CURLE_ABORTED_BY_CALLBACK;
+    else if (stalled(t, rest_ms))
+        result = CURLE_OPERATION_TIMEDOUT;
     curl_multi_remove_handle(t->multi, t->easy);
     return result;
 }
 
-long talk(struct talker *t, const struct where *w, const char *method, const char *path, struct str body,
-          int64_t timeout_ms, char why[WHY_MAX])
+long consul_talk(struct talker *t, const struct where *w, const char *method, const char *path, struct str body,
+                 int64_t timeout_ms, char why[WHY_MAX])
 {
     long status = 0;
     buf_clear(&t->body);
     t->head = 0;
     t->index = 1;
     t->too_large = false;
-    CURLcode code = prepare(t, w, method, path, body, timeout_ms) ? run(t) : CURLE_OUT_OF_MEMORY;
+    CURLcode code = prepare(t, w, method, path, body, timeout_ms) ? run(t, w->rest_ms) : CURLE_OUT_OF_MEMORY;
     if (code == CURLE_OK)
         curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status);
     if (status < 200)

@@ -31,18 +31,18 @@ static bool ask(struct watch *w, const struct round *r, struct instances *ret, c
     struct consul *c = w->c;
     char name[ESCAPED_MAX], path[2 * ESCAPED_MAX + 128];
     unsigned wait_s = r->doubt_end_us ? 1 : c->wait_s;
-    talk_escape(w->service, name);
+    consul_talk_escape(w->service, name);
     snprintf(path, sizeof path, "/v1/health/service/%s?index=%llu&wait=%us%s%s", name, (unsigned long long)r->index,
              wait_s, c->passing_only ? "&passing=1" : "", c->where.dc);
     int64_t patience = r->index ? patience_ms(wait_s) : (int64_t)c->call_ms;
-    return talk(&w->talker, &c->where, "GET", path, STR_NONE, patience, why) == 200 &&
-           instances_read(buf_as_str(&w->talker.body), ret, why) == PFE_OK;
+    return consul_talk(&w->talker, &c->where, "GET", path, STR_NONE, patience, why) == 200 &&
+           consul_instances_read(buf_as_str(&w->talker.body), ret, why) == PFE_OK;
 }
 
 /* Takes fresh. */
 static void tell(struct watch *w, struct instances *fresh)
 {
-    instances_free(&w->now);
+    consul_instances_free(&w->now);
     w->now = *fresh;
     w->known = true;
     w->generation++;
@@ -63,7 +63,7 @@ static bool doubted(const struct watch *w, struct round *r, const struct instanc
 {
     if (!r->doubt_end_us)
         return false;
-    if (consul_now() < r->doubt_end_us && w->known && instances_serve(&w->now) && !instances_serve(fresh))
+    if (consul_now() < r->doubt_end_us && w->known && consul_instances_serve(&w->now) && !consul_instances_serve(fresh))
         return true;
     r->doubt_end_us = 0;
     return false;
@@ -81,11 +81,11 @@ static int64_t took(struct watch *w, struct round *r, struct instances *fresh, i
     r->newest = index;
     r->index = back ? 0 : index;
     warn(w, r, fresh->left_out);
-    bool doubt = doubted(w, r, fresh), changed = !doubt && (!w->known || !instances_same(&w->now, fresh));
+    bool doubt = doubted(w, r, fresh), changed = !doubt && (!w->known || !consul_instances_same(&w->now, fresh));
     if (changed)
         tell(w, fresh);
     else
-        instances_free(fresh);
+        consul_instances_free(fresh);
     if (doubt)
         r->gap_us = GAP_MAX_US;
     else if (changed || now - begin >= LONG_US)
@@ -119,13 +119,13 @@ static void *watch_main(void *arg)
     return NULL;
 }
 
-enum pf_err watch_start(struct registry *reg, const char *service, registry_changed *fn, void *ctx)
+enum pf_err consul_watch_start(struct registry *reg, const char *service, registry_changed *fn, void *ctx)
 {
     struct consul *c = consul_of(reg);
     struct watch *w = calloc(1, sizeof *w);
     enum pf_err e = PFE_NOMEM;
-    if (!w || !talker_init(&w->talker)) {
-        watch_free(w);
+    if (!w || !consul_talker_init(&w->talker)) {
+        consul_watch_free(w);
         return e;
     }
     w->c = c;
@@ -145,15 +145,15 @@ enum pf_err watch_start(struct registry *reg, const char *service, registry_chan
     }
     pthread_mutex_unlock(&c->lock);
     if (e != PFE_OK)
-        watch_free(w);
+        consul_watch_free(w);
     return e;
 }
 
-void watch_free(struct watch *w)
+void consul_watch_free(struct watch *w)
 {
     if (!w)
         return;
-    talker_fini(&w->talker);
-    instances_free(&w->now);
+    consul_talker_fini(&w->talker);
+    consul_instances_free(&w->now);
     free(w);
 }

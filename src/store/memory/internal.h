@@ -131,6 +131,7 @@ enum pf_err memory_rec_user_by_email(struct store *s, struct str email, struct s
 enum pf_err memory_rec_user_list(struct store *s, int64_t before_id, int64_t offset, unsigned limit,
                                  struct store_user *out, unsigned *ret_n);
 enum pf_err memory_rec_admin_count(struct store *s, int64_t *ret);
+enum pf_err memory_rec_users_closing(struct store *s, int64_t before_us, unsigned limit, int64_t *out, unsigned *ret_n);
 enum pf_err memory_rec_apikey_by_hash(struct store *s, const uint8_t hash[32], struct store_apikey *ret);
 enum pf_err memory_rec_apikey_list(struct store *s, int64_t user, int64_t before_id, unsigned limit,
                                    struct store_apikey *out, unsigned *ret_n);

@@ -254,6 +254,7 @@ static const struct store_ops memory_ops = {
     .user_by_email = memory_rec_user_by_email,
     .user_list = memory_rec_user_list,
     .admin_count = memory_rec_admin_count,
+    .users_closing = memory_rec_users_closing,
     .apikey_by_hash = memory_rec_apikey_by_hash,
     .apikey_list = memory_rec_apikey_list,
     .session_get = memory_rec_session_get,

@@ -137,6 +137,18 @@ enum pf_err memory_rec_admin_count(struct store *s, int64_t *ret)
     return PFE_OK;
 }
 
+enum pf_err memory_rec_users_closing(struct store *s, int64_t before_us, unsigned limit, int64_t *out, unsigned *ret_n)
+{
+    const struct rec_rows *rows = memory_rec_read(s, REC_USER);
+    unsigned n = 0;
+    for (size_t i = 0; i < rows->n && n < limit; i++)
+        if (user_at(rows, i)->status == STORE_USER_CLOSING && user_at(rows, i)->updated_us < before_us)
+            out[n++] = user_at(rows, i)->id;
+    memory_rec_read_end(s);
+    *ret_n = n;
+    return PFE_OK;
+}
+
 bool memory_rec_owner_ok(struct memory_store *s, int64_t user)
 {
     const struct store_user *u = memory_rec_by_id(memory_rec_read(&s->base, REC_USER), user);

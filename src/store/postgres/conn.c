@@ -333,13 +333,21 @@ bool pg_alive(struct pg_conn *c)
            poll(&p, 1, 0) <= 0;
 }
 
+bool pg_outlived(struct pg_conn *c)
+{
+    struct postgres_store *s = c->store;
+    pthread_mutex_lock(&s->lock);
+    bool past = c->timeline < s->timeline; /* it hung, perhaps, while another one was promoted */
+    pthread_mutex_unlock(&s->lock);
+    return past || (s->max_lifetime_us && clock_mono(clock_system()) - c->born_us > s->max_lifetime_us);
+}
+
 struct pg_conn *pg_writer(struct postgres_store *s)
 {
     struct pg_conn *c = &s->w;
     if (s->mode == POSTGRES_INSPECT)
         return NULL;
-    bool old = s->max_lifetime_us && clock_mono(clock_system()) - c->born_us > s->max_lifetime_us;
-    if (!old && pg_alive(c))
+    if (!pg_outlived(c) && pg_alive(c))
         return c;
     return pg_connect(c, NULL) == PFE_OK ? c : NULL;
 }

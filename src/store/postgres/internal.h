@@ -296,6 +296,9 @@ void pg_disconnect(struct pg_conn *c);
 enum pf_err pg_script(struct pg_conn *c, const char *text) MUSTCHECK;
 /* Is it connected, and has the server not hung up? */
 bool pg_alive(struct pg_conn *c);
+/* Of one to the primary: it is older than a connection may get, or its server was the primary before a promotion that
+   is known of by now. It is to be replaced before it is used again. */
+bool pg_outlived(struct pg_conn *c);
 /* The ledger writer's connection, connected anew if need be; NULL: not now. */
 struct pg_conn *pg_writer(struct postgres_store *s);
 

@@ -135,6 +135,8 @@ static enum pf_err take_session(struct postgres_store *s, const char *schema)
     if (asprintf(&text,
                  "%s -c statement_timeout=%u -c lock_timeout=%u -c idle_in_transaction_session_timeout=%u"
                  " -c client_connection_check_interval=1000 -c jit=off"
+                 /* "committed alone" is a warning, which a role's own settings may have silenced (conn.c) */
+                 " -c client_min_messages=warning"
                  /* plans are kept, some from when the tables were empty: none of them may read a table through */
                  " -c plan_cache_mode=force_generic_plan -c enable_seqscan=off -c enable_hashjoin=off"
                  " -c enable_mergejoin=off%s%s%s%s",
@@ -378,6 +380,7 @@ static const struct store_ops pg_ops = {
     .user_by_email = pg_rec_user_by_email,
     .user_list = pg_rec_user_list,
     .admin_count = pg_rec_admin_count,
+    .users_closing = pg_rec_users_closing,
     .apikey_by_hash = pg_rec_apikey_by_hash,
     .apikey_list = pg_rec_apikey_list,
     .session_get = pg_rec_session_get,

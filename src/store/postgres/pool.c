@@ -55,11 +55,6 @@ static void give_place(struct postgres_store *s, bool tx)
     pthread_mutex_unlock(&s->lock);
 }
 
-static bool expired(const struct postgres_store *s, const struct pg_conn *c)
-{
-    return s->max_lifetime_us && clock_mono(clock_system()) - c->born_us > s->max_lifetime_us;
-}
-
 struct pg_conn *pg_take(struct postgres_store *s, enum pg_use use)
 {
     struct pg_conn *c = NULL;
@@ -73,7 +68,7 @@ struct pg_conn *pg_take(struct postgres_store *s, enum pg_use use)
     if (c) {
         c->store = s;
         c->tx = use == PG_TX;
-        if ((!fresh && !expired(s, c) && pg_alive(c)) || pg_connect(c, NULL) == PFE_OK)
+        if ((!fresh && !pg_outlived(c) && pg_alive(c)) || pg_connect(c, NULL) == PFE_OK)
             return c;
         pg_disconnect(c);
         free(c);
@@ -87,7 +82,7 @@ void pg_give(struct pg_conn *c)
     if (!c)
         return;
     struct postgres_store *s = c->store;
-    bool keep = c->pg && !c->broken && PQtransactionStatus(c->pg) == PQTRANS_IDLE && !expired(s, c);
+    bool keep = c->pg && !c->broken && PQtransactionStatus(c->pg) == PQTRANS_IDLE && !pg_outlived(c);
     c->timeout_ms = s->timeout_ms;
     if (keep) {
         pthread_mutex_lock(&s->lock);

@@ -73,7 +73,8 @@ struct postgres_migration {
 enum pf_err store_postgres_migrations(const struct postgres_options *o, struct postgres_migration *out, unsigned cap,
                                       unsigned *ret_n, char ret_why[256]) MUSTCHECK;
 /* to < 0: all the way up. Runs under an advisory lock: of several at once, each step is done by one. Going down past a
-   version that would drop journal entries, users or audit rows is refused (PFE_WRONG_STATE). */
+   version that would drop what was recorded (journal, users, audit, events, their documents, messages) is refused
+   (PFE_WRONG_STATE). */
 enum pf_err store_postgres_migrate(const struct postgres_options *o, int to, char ret_why[256]) MUSTCHECK;
 /* Overwrites the stored projections with what the journal says, in one transaction that holds the ledger. */
 enum pf_err store_postgres_rebuild(const struct postgres_options *o, int64_t *ret_entries, char ret_why[256]) MUSTCHECK;

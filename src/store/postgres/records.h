@@ -8,9 +8,8 @@ struct documents *pg_documents(struct store *s);
 
 struct pg_tx {
     struct store_tx base;
-    struct pg_conn *c; /* the pool's */
-    int64_t xid;       /* of the transaction, and the timeline it was begun on: to ask what became of it */
-    char timeline[9];
+    struct pg_conn *c;   /* the pool's */
+    uint8_t receipt[16]; /* written by its commit: to find out what became of it */
 };
 
 /* The connection that tx writes through. */
@@ -65,6 +64,7 @@ enum pf_err pg_rec_user_by_email(struct store *s, struct str email, struct store
 enum pf_err pg_rec_user_list(struct store *s, int64_t before_id, int64_t offset, unsigned limit, struct store_user *out,
                              unsigned *ret_n);
 enum pf_err pg_rec_admin_count(struct store *s, int64_t *ret);
+enum pf_err pg_rec_users_closing(struct store *s, int64_t before_us, unsigned limit, int64_t *out, unsigned *ret_n);
 enum pf_err pg_rec_apikey_by_hash(struct store *s, const uint8_t hash[32], struct store_apikey *ret);
 enum pf_err pg_rec_apikey_list(struct store *s, int64_t user, int64_t before_id, unsigned limit,
                                struct store_apikey *out, unsigned *ret_n);

@@ -2,6 +2,7 @@
 #include <time.h>
 
 #include "base/clock.h"
+#include "codec/uuid.h"
 #include "store/postgres/journal.h"
 #include "store/postgres/records.h"
 
@@ -49,8 +50,6 @@ enum pf_err pg_rec_inserted(struct pg_q *q, int64_t *ret_id)
 
 /* ---- transactions ---- */
 
-#define TIMELINE "substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)"
-
 /* One at a time, of all processes: what the caller reads before it writes holds until it commits, as in the embedded
    engines. Who holds that row and is not heard of is cut off by the server. */
 enum pf_err pg_rec_tx_begin(struct store *st, struct store_tx **ret)
@@ -64,20 +63,16 @@ enum pf_err pg_rec_tx_begin(struct store *st, struct store_tx **ret)
     *tx = (struct pg_tx){.base.store = st, .c = pg_stalled(s) ? NULL : pg_take(s, PG_TX)};
     enum pf_err e = tx->c ? PFE_OK : PFE_UNAVAILABLE;
     if (e == PFE_OK) {
-        struct pg_q begin, id;
+        struct pg_q begin, lock;
         pg_q_begin(&begin, tx->c, pg_begin);
         pg_q_send(&begin);
-        pg_q_begin(&id, tx->c, "SELECT pg_current_xact_id()::text::bigint, " TIMELINE " FROM record_ids FOR UPDATE");
-        pg_q_send(&id);
+        pg_q_begin(&lock, tx->c, "SELECT FROM record_ids FOR UPDATE");
+        pg_q_send(&lock);
         tx->c->yields = true;
         e = pg_sync(tx->c);
         tx->c->yields = false;
-        if (pg_q_next(&id)) {
-            tx->xid = pg_col_i64(&id, 0);
-            str_copy(tx->timeline, sizeof tx->timeline, pg_col_str(&id, 1));
-        }
         (void)!pg_q_end(&begin);
-        (void)!pg_q_end(&id);
+        (void)!pg_q_end(&lock);
     }
     if (e != PFE_OK) {
         pg_abandon(tx->c);
@@ -90,33 +85,66 @@ enum pf_err pg_rec_tx_begin(struct store *st, struct store_tx **ret)
     return PFE_OK;
 }
 
-/* PFE_OK: committed; PFE_UNAVAILABLE: not, and it never will be; PFE_BUSY: ask again. A transaction of another timeline
-   may have the same number: then nobody can tell. */
-static enum pf_err ask(struct postgres_store *s, const struct pg_tx *tx, int64_t deadline_us)
+/* Leaves a receipt: a number of the transaction's would not do, which after a crash another one may be given. */
+static enum pf_err commit(struct pg_tx *tx, int64_t deadline_us)
 {
-    struct pg_q q;
-    enum pf_err e = PFE_BUSY;
-    pg_read_begin(&q, s, PG_FROM_PRIMARY, "SELECT " TIMELINE " = $2, pg_xact_status($1::text::xid8)");
-    pg_q_i64(&q, tx->xid);
-    pg_q_str(&q, str_c(tx->timeline));
-    if (pg_q_next(&q)) {
-        struct str status = pg_col_str(&q, 1);
-        e = !pg_col_bool(&q, 0)           ? PFE_INTERNAL
-            : str_is(status, "committed") ? PFE_OK
-            : str_is(status, "aborted")   ? PFE_UNAVAILABLE
-                                          : PFE_BUSY;
-    }
-    (void)!pg_q_end(&q);
-    if (e == PFE_OK && pg_assure(s, deadline_us) != PFE_OK)
-        e = PFE_BUSY;
-    return e;
+    struct pg_q note, end;
+    struct pg_conn *c = tx->c;
+    int64_t ts = clock_wall(clock_system()), left = (deadline_us - clock_mono(clock_system())) / 1000;
+    struct uuid id = uuid_v7(ts);
+    unsigned usual = c->timeout_ms;
+    memcpy(tx->receipt, id.b, sizeof tx->receipt);
+    pg_q_begin(&note, c, "INSERT INTO receipt (ts, id) VALUES ($1, $2)");
+    pg_q_i64(&note, ts);
+    pg_q_blob(&note, tx->receipt, sizeof tx->receipt);
+    pg_q_send(&note);
+    pg_q_begin(&end, c, pg_commit_sql);
+    pg_q_send(&end);
+    c->timeout_ms = left < 1 ? 1 : left < usual ? (unsigned)left : usual;
+    enum pf_err e = pg_sync(c);
+    c->timeout_ms = usual;
+    (void)!pg_q_end(&note);
+    enum pf_err ended = pg_committed(&end);
+    return ended == PFE_OK || ended == PFE_INTERNAL ? ended : e ? e : ended;
+}
+
+/* PFE_OK: committed; PFE_UNAVAILABLE: not, and it never will be, for under the lock nobody who could still do it is
+   left; PFE_BUSY: look again. What is found is acknowledged only after the look itself was committed (stall.c): it has
+   locked a row, so its COMMIT is in the log. */
+static enum pf_err look(struct postgres_store *s, const struct pg_tx *tx, int64_t deadline_us)
+{
+    struct pg_q begin, lock, find;
+    struct pg_conn *c = pg_stalled(s) ? NULL : pg_take(s, PG_READ);
+    if (!c)
+        return PFE_BUSY;
+    int64_t left = (deadline_us - clock_mono(clock_system())) / 1000;
+    c->timeout_ms = left < 1 ? 1 : left < s->timeout_ms ? (unsigned)left : s->timeout_ms;
+    pg_q_begin(&begin, c, pg_begin);
+    pg_q_send(&begin);
+    pg_q_begin(&lock, c, "SELECT FROM record_ids FOR UPDATE");
+    pg_q_send(&lock);
+    pg_q_begin(&find, c, "SELECT FROM receipt WHERE id = $1");
+    pg_q_blob(&find, tx->receipt, sizeof tx->receipt);
+    pg_q_send(&find);
+    c->yields = true;
+    enum pf_err e = pg_sync(c);
+    c->yields = false;
+    bool there = pg_q_next(&find);
+    (void)!pg_q_end(&begin);
+    (void)!pg_q_end(&lock);
+    (void)!pg_q_end(&find);
+    if (e == PFE_OK && there)
+        e = pg_commit_by(c, deadline_us);
+    pg_abandon(c);
+    pg_give(c);
+    return e ? PFE_BUSY : there ? PFE_OK : PFE_UNAVAILABLE;
 }
 
 /* The answer to COMMIT did not come. The server that got it may still be at it. */
 static enum pf_err settle(struct postgres_store *s, const struct pg_tx *tx, int64_t deadline_us)
 {
     enum pf_err e = PFE_BUSY;
-    while (clock_mono(clock_system()) < deadline_us && (e = ask(s, tx, deadline_us)) == PFE_BUSY)
+    while (clock_mono(clock_system()) < deadline_us && (e = look(s, tx, deadline_us)) == PFE_BUSY)
         nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL);
     return e == PFE_BUSY ? PFE_INTERNAL : e;
 }
@@ -127,7 +155,7 @@ enum pf_err pg_rec_tx_commit(struct store_tx *base)
     struct postgres_store *s = pg_of(base->store);
     under_way--;
     int64_t deadline = pg_commit_deadline(s);
-    enum pf_err e = pg_commit_by(tx->c, deadline);
+    enum pf_err e = commit(tx, deadline);
     pg_abandon(tx->c);
     pg_give(tx->c);
     if (e == PFE_INTERNAL)

@@ -199,3 +199,19 @@ enum pf_err pg_rec_admin_count(struct store *s, int64_t *ret)
         *ret = n;
     return e;
 }
+
+enum pf_err pg_rec_users_closing(struct store *s, int64_t before_us, unsigned limit, int64_t *out, unsigned *ret_n)
+{
+    struct pg_q q;
+    unsigned n = 0;
+    pg_read_begin(&q, pg_of(s), PG_FROM_PRIMARY,
+                  "SELECT id FROM users WHERE status = 1 AND updated_us < $1 ORDER BY id LIMIT $2");
+    pg_q_i64(&q, before_us);
+    pg_q_i64(&q, limit);
+    while (pg_q_next(&q))
+        out[n++] = pg_col_i64(&q, 0);
+    enum pf_err e = pg_q_end(&q);
+    if (e == PFE_OK)
+        *ret_n = n;
+    return e;
+}

@@ -79,7 +79,8 @@ static struct pg_position ask(struct pg_guard *g)
 {
     struct pg_position p = {0};
     atomic_fetch_add(&g->asks, 1);
-    bool there = pg_alive(&g->index) || (pg_connect(&g->index, NULL) == PFE_OK && known_primary(g));
+    bool there =
+        (!pg_outlived(&g->index) && pg_alive(&g->index)) || (pg_connect(&g->index, NULL) == PFE_OK && known_primary(g));
     p.ok = there && ask_position(g, &p);
     if (!p.ok)
         pg_disconnect(&g->index);
@@ -118,7 +119,7 @@ static void look_for_stall(struct pg_guard *g)
         pthread_cond_wait(&g->changed, &g->lock);
     g->asking = true;
     pthread_mutex_unlock(&g->lock);
-    if (!pg_alive(&g->index) || !pg_stall_look(&g->index))
+    if (pg_outlived(&g->index) || !pg_alive(&g->index) || !pg_stall_look(&g->index))
         pg_disconnect(&g->index);
     pthread_mutex_lock(&g->lock);
     g->asking = false;

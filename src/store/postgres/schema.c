@@ -130,10 +130,14 @@ static enum pf_err may_go_down(struct pg_conn *c, int version, int to, char ret_
     static const struct {
         int made_by; /* the migration whose down would drop the table */
         const char *what, *lock, *any;
-    } kept[] = {{1, "the journal has entries", "LOCK TABLE journal", "SELECT EXISTS (SELECT 1 FROM journal)"},
-                {2, "there are users", "LOCK TABLE users", "SELECT EXISTS (SELECT 1 FROM users)"},
-                {2, "the audit log has rows", "LOCK TABLE audit", "SELECT EXISTS (SELECT 1 FROM audit)"},
-                {3, "there are events", "LOCK TABLE event", "SELECT EXISTS (SELECT 1 FROM event)"}};
+    } kept[] = {
+        {1, "the journal has entries", "LOCK TABLE journal", "SELECT EXISTS (SELECT 1 FROM journal)"},
+        {2, "there are users", "LOCK TABLE users", "SELECT EXISTS (SELECT 1 FROM users)"},
+        {2, "the audit log has rows", "LOCK TABLE audit", "SELECT EXISTS (SELECT 1 FROM audit)"},
+        {3, "there are events", "LOCK TABLE event", "SELECT EXISTS (SELECT 1 FROM event)"},
+        {3, "there are messages to deliver", "LOCK TABLE outbox", "SELECT EXISTS (SELECT 1 FROM outbox)"},
+        {3, "there are notes of messages dealt with", "LOCK TABLE inbox", "SELECT EXISTS (SELECT 1 FROM inbox)"},
+        {4, "there are event documents", "LOCK TABLE event_document", "SELECT EXISTS (SELECT 1 FROM event_document)"}};
     for (size_t i = 0; i < sizeof kept / sizeof *kept; i++) {
         bool any = false;
         if (version < kept[i].made_by || to >= kept[i].made_by)

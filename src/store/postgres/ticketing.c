@@ -496,6 +496,9 @@ enum pf_err pg_outbox_list(struct store *st, struct arena *a, int64_t after_id, 
         n++;
     }
     enum pf_err e = pg_q_end(&q);
+    /* What no replica has may not have happened after a promotion, and who is told of it cannot be told otherwise. */
+    if (e == PFE_OK && n && pg_assure(pg_of(st), pg_commit_deadline(pg_of(st))) != PFE_OK)
+        e = PFE_UNAVAILABLE;
     if (e == PFE_OK)
         *ret_n = n;
     return e;

@@ -1,4 +1,5 @@
 /* Groups, second round trip: everything that the group changes, and COMMIT. */
+#include <assert.h>
 #include <stdlib.h>
 
 #include "base/clock.h"
@@ -48,7 +49,7 @@ static enum pf_err witness(struct pg_ledger *l, const struct store_commit *c, st
 
 /* ---- the statements ---- */
 
-enum { SENT_MAX = 20 };
+enum { SENT_MAX = PG_PIPE_MAX /* the most is 20 */ };
 
 struct round {
     struct pg_conn *c;
@@ -57,9 +58,22 @@ struct round {
     unsigned stock, moves; /* where these are; SENT_MAX: not sent */
 };
 
+static struct pg_q *room(struct round *r)
+{
+    assert(r->n < SENT_MAX);
+    return &r->q[r->n];
+}
+
+static struct pg_q *next(struct round *r)
+{
+    struct pg_q *q = room(r);
+    r->n++;
+    return q;
+}
+
 static void send_witness(struct round *r, const struct store_commit *c, const struct pg_witness *w)
 {
-    struct pg_q *q = &r->q[r->n++];
+    struct pg_q *q = next(r);
     if (w->last_seq) {
         pg_q_begin(q, r->c, "INSERT INTO seal (last_seq, first_seq, ts, hash) VALUES ($1, $2, $3, $4)");
         pg_q_i64(q, w->last_seq);
@@ -88,19 +102,19 @@ static size_t send_accounts(struct round *r, struct pg_ledger *l, const struct s
 {
     size_t n = rows_of(l, c, STORE_SLOT_FOUND);
     if (n)
-        pg_send_account_updates(&r->q[r->n++], r->c, l->rows, n);
+        pg_send_account_updates(next(r), r->c, l->rows, n);
     n = rows_of(l, c, STORE_SLOT_NEW);
     if (n)
-        pg_send_account_inserts(&r->q[r->n++], r->c, l->rows, n, c->ts);
+        pg_send_account_inserts(next(r), r->c, l->rows, n, c->ts);
     if (l->book.group.n_marks)
-        pg_send_marks(&r->q[r->n++], r->c, l->book.group.marks, l->book.group.n_marks);
+        pg_send_marks(next(r), r->c, l->book.group.marks, l->book.group.n_marks);
     return n;
 }
 
 static void send_idem(struct round *r, const struct store_commit *c)
 {
     const struct store_idem *i = c->idem;
-    struct pg_q *q = &r->q[r->n++];
+    struct pg_q *q = next(r);
     pg_q_begin(q, r->c,
                "INSERT INTO idempotency (principal, key, request, status, seq, body)"
                " SELECT * FROM unnest($1::int8[], $2::bytea[], $3::bytea[], $4::int8[], $5::int8[], $6::bytea[])");
@@ -118,23 +132,23 @@ static void send_idem(struct round *r, const struct store_commit *c)
 static void send_tickets(struct round *r, const struct pg_ledger *l, const struct store_commit *c)
 {
     r->stock = r->moves = SENT_MAX;
-    if (pg_send_stock(&r->q[r->n], r->c, c->events, c->n_events))
+    if (pg_send_stock(room(r), r->c, c->events, c->n_events))
         r->stock = r->n++;
-    if (pg_send_booking_moves(&r->q[r->n], r->c, c->bookings, c->n_bookings))
+    if (pg_send_booking_moves(room(r), r->c, c->bookings, c->n_bookings))
         r->moves = r->n++;
     if (c->n_outbox)
-        pg_send_outbox(&r->q[r->n++], r->c, c->outbox, c->n_outbox);
+        pg_send_outbox(next(r), r->c, c->outbox, c->n_outbox);
     if (c->n_inbox)
-        pg_send_inbox(&r->q[r->n++], r->c, c->inbox, c->n_inbox);
+        pg_send_inbox(next(r), r->c, c->inbox, c->n_inbox);
     if (c->n_created || c->n_outbox)
-        pg_send_ticket_ids(&r->q[r->n++], r->c, c);
+        pg_send_ticket_ids(next(r), r->c, c);
     if (c->n_created)
-        pg_send_bookings(&r->q[r->n++], r->c, c->created, l->guests, c->n_created);
+        pg_send_bookings(next(r), r->c, c->created, l->guests, c->n_created);
 }
 
 static void send_head(struct round *r, const struct pg_ledger *l, const struct pg_witness *w, size_t n_new)
 {
-    struct pg_q *q = &r->q[r->n++];
+    struct pg_q *q = next(r);
     pg_q_begin(q, r->c,
                "UPDATE ledger_head SET head_seq = $1, seal = $2, next_account = $3, accounts = $4, time_us = $5,"
                " lag_us = $6");
@@ -151,11 +165,11 @@ static void send_head(struct round *r, const struct pg_ledger *l, const struct p
 static void send_sweep(struct round *r, int64_t ts)
 {
     const int64_t minute = 60 * 1000000, day = BOOK_MINUTES * minute;
-    struct pg_q *q = &r->q[r->n++];
+    struct pg_q *q = next(r);
     pg_q_begin(q, r->c, "DELETE FROM stat WHERE minute BETWEEN 1 AND $1");
     pg_q_i64(q, ts / minute - BOOK_MINUTES);
     pg_q_send(q);
-    q = &r->q[r->n++];
+    q = next(r);
     pg_q_begin(q, r->c, "DELETE FROM receipt WHERE ts < $1");
     pg_q_i64(q, ts - day);
     pg_q_send(q);
@@ -166,11 +180,11 @@ static void send_all(struct round *r, struct pg_ledger *l, const struct store_co
     r->n = 0;
     if (c->n_entries) {
         const struct ledger_entry *e = c->entries;
-        pg_send_entries(&r->q[r->n++], r->c, e, c->n_entries);
-        r->n += pg_send_resolutions(&r->q[r->n], r->c, e, c->n_entries);
-        r->n += pg_send_holds(&r->q[r->n], r->c, e, c->n_entries);
-        r->n += pg_send_holds_ended(&r->q[r->n], r->c, e, c->n_entries);
-        pg_send_stats(&r->q[r->n++], r->c, &l->stats);
+        pg_send_entries(next(r), r->c, e, c->n_entries);
+        r->n += pg_send_resolutions(room(r), r->c, e, c->n_entries);
+        r->n += pg_send_holds(room(r), r->c, e, c->n_entries);
+        r->n += pg_send_holds_ended(room(r), r->c, e, c->n_entries);
+        pg_send_stats(next(r), r->c, &l->stats);
     }
     send_witness(r, c, w);
     size_t n_new = send_accounts(r, l, c);
@@ -182,7 +196,7 @@ static void send_all(struct round *r, struct pg_ledger *l, const struct store_co
     if (hour != l->swept_hour)
         send_sweep(r, c->ts);
     l->swept_hour = hour;
-    struct pg_q *q = &r->q[r->n++];
+    struct pg_q *q = next(r);
     pg_q_begin(q, r->c, pg_commit_sql);
     pg_q_send(q);
 }
@@ -304,14 +318,6 @@ static enum pf_err again(struct postgres_store *s, const struct store_commit *c,
     return e;
 }
 
-static bool replays(const struct pg_ledger *l)
-{
-    for (size_t i = 0; i < l->n_idem; i++)
-        if (l->idem_row[i])
-            return true;
-    return l->ask.n_inbox > 0; /* messages that nothing is to be done for were dealt with before */
-}
-
 static bool nothing_to_write(const struct store_commit *c)
 {
     bool any = c->n_entries || c->n_idem || c->n_created || c->n_outbox || c->n_inbox;
@@ -331,8 +337,9 @@ enum pf_err pg_group_commit(struct store *st, const struct store_commit *c)
     struct pg_witness w;
     int64_t deadline = pg_commit_deadline(s);
     if (nothing_to_write(c)) {
-        /* answers of earlier groups, if there are any, are given again after a commit of this one's only (stall.c) */
-        enum pf_err e = replays(l) ? pg_commit_by(&s->w, deadline) : PFE_OK;
+        /* what earlier groups did is acknowledged again, after a commit of this one's only (stall.c): it has locked the
+           head, so there is something to wait for */
+        enum pf_err e = pg_commit_by(&s->w, deadline);
         pg_group_abort(st);
         return e;
     }

@@ -21,6 +21,8 @@ static enum pf_err document_insert(struct documents *d, const struct document *d
     sqlite_q_str(&q, doc->search);
     sqlite_q_str(&q, doc->body);
     e = sqlite_rec_run(&q);
+    if (q.rc == SQLITE_CONSTRAINT_CHECK) /* bodies are JSON: json_valid says no when it has no memory to look */
+        e = PFE_NOMEM;
     if (e == PFE_OK)
         return store_tx_commit(tx);
     store_tx_rollback(tx);

@@ -2,8 +2,9 @@
  * Idempotency rows. Keys are random, so an index on them written in the commit would dirty a page per key (measured:
  * 4.7 k rows/s instead of 65 k). Instead the commit appends the row, and its place in the index (hash of principal and
  * key -> id) is kept in memory until a few ten thousand can be written behind in order of hash; start-up reads back the
- * hashes of the rows since. Ids are never used twice, so a place whose row was rolled back leads nowhere and harms
- * nothing.
+ * hashes of the rows since. A place whose row was rolled back stays, and leads nowhere until its key comes again: that
+ * row then takes the same id, so that a key has one place however often its commit failed. An id is never used for two
+ * rows.
  *
  * A look-up asks memory first, then the stored index: what leaves memory was committed to the index before.
  */
@@ -117,71 +118,96 @@ enum pf_err sqlite_idem_load(struct idem_index *x, struct sqlite_conn *c, int64_
 
 /* ---- look-ups ---- */
 
-static enum pf_err is_key(struct sqlite_conn *c, int64_t id, int64_t principal, struct str key, bool *ret)
+struct place {
+    int64_t id;     /* of the row of that key */
+    int64_t vacant; /* if there is none: the least id that belongs to its hash and to no row yet; 0: none */
+};
+
+static void vacate(struct place *p, int64_t id)
+{
+    if (!p->vacant || id < p->vacant)
+        p->vacant = id;
+}
+
+/* Where a place in memory leads. */
+static enum pf_err follow(struct sqlite_conn *c, int64_t id, int64_t principal, struct str key, struct place *ret)
 {
     struct sqlite_q q;
-    sqlite_q_begin(&q, c, "SELECT 1 FROM idempotency WHERE id = ?1 AND principal = ?2 AND key = ?3");
+    sqlite_q_begin(&q, c, "SELECT principal = ?2 AND key = ?3 FROM idempotency WHERE id = ?1");
     sqlite_q_i64(&q, id);
     sqlite_q_i64(&q, principal);
     sqlite_q_str(&q, key);
-    *ret = sqlite_q_next(&q);
+    if (!sqlite_q_next(&q))
+        vacate(ret, id);
+    else if (sqlite_col_i64(&q, 0))
+        ret->id = id;
     return sqlite_q_end(&q);
 }
 
-static enum pf_err stored(struct sqlite_conn *c, int64_t hash, struct candidates *ret)
+/* To the last of the places: earlier versions stored one for every failed commit under the key. */
+static enum pf_err follow_stored(struct sqlite_conn *c, int64_t hash, int64_t principal, struct str key,
+                                 struct place *ret)
 {
     struct sqlite_q q;
-    sqlite_q_begin(&q, c, "SELECT id FROM idempotency_index WHERE hash = ?1");
+    sqlite_q_begin(&q, c,
+                   "SELECT x.id, coalesce(i.principal = ?2 AND i.key = ?3, -1) FROM idempotency_index x"
+                   " LEFT JOIN idempotency i ON i.id = x.id WHERE x.hash = ?1");
     sqlite_q_i64(&q, hash);
-    while (ret->n < CANDIDATES_MAX && sqlite_q_next(&q))
-        ret->id[ret->n++] = sqlite_col_i64(&q, 0);
+    sqlite_q_i64(&q, principal);
+    sqlite_q_str(&q, key);
+    while (!ret->id && sqlite_q_next(&q)) {
+        int64_t id = sqlite_col_i64(&q, 0), is = sqlite_col_i64(&q, 1);
+        if (is < 0)
+            vacate(ret, id);
+        else if (is)
+            ret->id = id;
+    }
     return sqlite_q_end(&q);
 }
 
+/* PFE_OK: ret->id. PFE_NOT_FOUND: ret->vacant. */
 static enum pf_err find_hash(struct sqlite_store *s, struct sqlite_conn *c, int64_t hash, int64_t principal,
-                             struct str key, int64_t *ret_id)
+                             struct str key, struct place *ret)
 {
-    for (int stage = 0; stage < 2; stage++) {
-        struct candidates k = {.n = 0};
-        enum pf_err e = PFE_OK;
-        if (stage == 0) {
-            pthread_rwlock_rdlock(&s->idem.lock);
-            find(&s->idem.recent, hash, &k);
-            find(&s->idem.leaving, hash, &k);
-            pthread_rwlock_unlock(&s->idem.lock);
-        } else {
-            e = stored(c, hash, &k);
-        }
-        for (unsigned i = 0; i < k.n && e == PFE_OK; i++) {
-            bool found;
-            e = is_key(c, k.id[i], principal, key, &found);
-            if (e == PFE_OK && found) {
-                *ret_id = k.id[i];
-                return PFE_OK;
-            }
-        }
-        if (e)
-            return e;
-    }
-    return PFE_NOT_FOUND;
+    struct candidates k = {.n = 0};
+    enum pf_err e = PFE_OK;
+    *ret = (struct place){0};
+    pthread_rwlock_rdlock(&s->idem.lock);
+    find(&s->idem.recent, hash, &k);
+    find(&s->idem.leaving, hash, &k);
+    pthread_rwlock_unlock(&s->idem.lock);
+    for (unsigned i = 0; i < k.n && e == PFE_OK && !ret->id; i++)
+        e = follow(c, k.id[i], principal, key, ret);
+    if (e == PFE_OK && !ret->id)
+        e = follow_stored(c, hash, principal, key, ret);
+    return e != PFE_OK ? e : ret->id ? PFE_OK : PFE_NOT_FOUND;
 }
 
 enum pf_err sqlite_idem_find(struct sqlite_store *s, struct sqlite_conn *c, int64_t principal, struct str key,
                              int64_t *ret_id)
 {
-    return find_hash(s, c, hash_of(principal, key), principal, key, ret_id);
+    struct place at;
+    enum pf_err e = find_hash(s, c, hash_of(principal, key), principal, key, &at);
+    if (e == PFE_OK)
+        *ret_id = at.id;
+    return e;
 }
 
 enum pf_err sqlite_idem_insert(struct sqlite_store *s, const struct store_idem *i)
 {
-    int64_t hash = hash_of(i->principal, i->key), id;
-    enum pf_err e = find_hash(s, &s->w, hash, i->principal, i->key, &id);
+    int64_t hash = hash_of(i->principal, i->key);
+    struct place at;
+    enum pf_err e = find_hash(s, &s->w, hash, i->principal, i->key, &at);
     if (e != PFE_NOT_FOUND)
         return e == PFE_OK ? PFE_IN_FLIGHT : e;
-    id = s->idem.next_id++;
-    e = remember(&s->idem, hash, id);
-    if (e)
-        return e;
+    int64_t id = at.vacant;
+    /* A number yet to be given is of a crash amid a write-behind: it may go to another key. */
+    if (!id || id >= s->idem.next_id) {
+        id = s->idem.next_id++;
+        e = remember(&s->idem, hash, id);
+        if (e)
+            return e;
+    }
     struct sqlite_q q;
     sqlite_q_begin(&q, &s->w,
                    "INSERT INTO idempotency (id, hash, principal, key, request, status, seq, body)"

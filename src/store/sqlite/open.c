@@ -402,6 +402,7 @@ static const struct store_ops sqlite_ops = {
     .user_by_email = sqlite_rec_user_by_email,
     .user_list = sqlite_rec_user_list,
     .admin_count = sqlite_rec_admin_count,
+    .users_closing = sqlite_rec_users_closing,
     .apikey_by_hash = sqlite_rec_apikey_by_hash,
     .apikey_list = sqlite_rec_apikey_list,
     .session_get = sqlite_rec_session_get,

@@ -184,6 +184,22 @@ enum pf_err sqlite_rec_admin_count(struct store *s, int64_t *ret)
     return e;
 }
 
+enum pf_err sqlite_rec_users_closing(struct store *s, int64_t before_us, unsigned limit, int64_t *out, unsigned *ret_n)
+{
+    struct sqlite_q q;
+    unsigned n = 0;
+    sqlite_q_begin(&q, sqlite_reader(sqlite_of(s)),
+                   "SELECT id FROM user WHERE status = 1 AND updated_us < ?1 ORDER BY id LIMIT ?2");
+    sqlite_q_i64(&q, before_us);
+    sqlite_q_i64(&q, limit);
+    while (sqlite_q_next(&q))
+        out[n++] = sqlite_col_i64(&q, 0);
+    enum pf_err e = sqlite_q_end(&q);
+    if (e == PFE_OK)
+        *ret_n = n;
+    return e;
+}
+
 enum pf_err sqlite_rec_owner_ok(struct sqlite_conn *c, int64_t user, bool *ret)
 {
     struct sqlite_q q;

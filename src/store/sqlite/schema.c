@@ -144,7 +144,10 @@ static enum pf_err may_go_down(struct sqlite_conn *c, int version, int to, char 
     } kept[] = {{1, "the journal has entries", "SELECT 1 FROM journal LIMIT 1"},
                 {2, "there are users", "SELECT 1 FROM user LIMIT 1"},
                 {2, "the audit log has rows", "SELECT 1 FROM audit LIMIT 1"},
-                {3, "there are events", "SELECT 1 FROM event LIMIT 1"}};
+                {3, "there are events", "SELECT 1 FROM event LIMIT 1"},
+                {3, "there are messages to deliver", "SELECT 1 FROM outbox LIMIT 1"},
+                {3, "there are notes of messages dealt with", "SELECT 1 FROM inbox LIMIT 1"},
+                {4, "there are event documents", "SELECT 1 FROM event_document LIMIT 1"}};
     for (size_t i = 0; i < sizeof kept / sizeof *kept; i++) {
         bool any = false;
         if (version < kept[i].made_by || to >= kept[i].made_by)

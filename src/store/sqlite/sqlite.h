@@ -41,7 +41,8 @@ struct sqlite_migration {
 };
 enum pf_err store_sqlite_migrations(const char *dir, struct sqlite_migration *out, unsigned cap, unsigned *ret_n,
                                     char ret_why[256]) MUSTCHECK;
-/* to < 0: all the way up. Going down past a version that would drop journal entries is refused (PFE_WRONG_STATE). */
+/* to < 0: all the way up. Going down past a version that would drop what was recorded (journal, users, audit, events,
+   their documents, messages) is refused (PFE_WRONG_STATE). */
 enum pf_err store_sqlite_migrate(const char *dir, int to, char ret_why[256]) MUSTCHECK;
 
 /* Online copy into a new file (it must not exist), consistent, fsynced. Runs beside a server. */

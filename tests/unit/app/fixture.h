@@ -39,6 +39,7 @@ struct fix {
     struct engine_box box;
     struct cache *cache;
     struct metrics *metrics;
+    struct documents *documents; /* a test's own; NULL: none */
     struct clock clock;
     _Atomic int64_t wall, mono;
     struct app *app;
@@ -118,6 +119,7 @@ static inline void fix_start(struct fix *f)
                                                  .cache = f->cache,
                                                  .clock = &f->clock,
                                                  .metrics = f->metrics,
+                                                 .documents = f->documents,
                                                  .on_fatal = fix_fatal,
                                                  .fatal_ctx = f});
     assert_non_null(f->app);

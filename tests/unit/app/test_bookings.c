@@ -486,6 +486,30 @@ static void the_stores_clock_decides(void **state)
     assert_stock(f, &e, 0, 0);
 }
 
+/* Of a shared one, what a group is shown may be on the primary alone: whoever did it may not have had an answer. */
+static void what_was_so_before_is_said_after_a_commit(void **state)
+{
+    struct fix *f = *state;
+    int64_t ann = fix_user(f, "ann");
+    struct ticket_event e = tix_event(f, 0, 10, 0);
+    struct ticket_booking gone = tix_hold(f, &e, 0, 1), sold = tix_hold(f, &e, 0, 1);
+    struct job open = {.kind = JOB_OPEN, .user = ann, .currency = USD};
+    OK(app_submit_wait(f->app, &open));
+    OK(tix_do(f, BOOKING_CANCEL, &gone));
+    OK(tix_do(f, BOOKING_CONFIRM, &sold));
+    f->ops.shared = true;
+    f->fail = PFE_INTERNAL;
+    f->fail_n = 3;
+    assert_int_equal(tix_do(f, BOOKING_CANCEL, &gone), PFE_INTERNAL);
+    assert_int_equal(tix_do(f, BOOKING_CONFIRM, &sold), PFE_INTERNAL);
+    assert_int_equal(app_submit_wait(f->app, &open), PFE_INTERNAL);
+    assert_int_equal(f->fail_n, 0);
+    OK(tix_do(f, BOOKING_CANCEL, &gone));
+    OK(tix_do(f, BOOKING_CONFIRM, &sold));
+    OK(app_submit_wait(f->app, &open));
+    assert_false(open.created);
+}
+
 /* ---- events and rights ---- */
 
 static void render_event(void *ctx, const struct ticket_event *e, struct app_idem *i)
@@ -635,6 +659,7 @@ int main(void)
         ON_BOTH(messages_work_once),
         ON_BOTH(delivered_messages_go),
         ON_BOTH(the_stores_clock_decides),
+        ON_MEMORY(what_was_so_before_is_said_after_a_commit),
         ON_BOTH(events_are_made_and_cancelled),
         ON_BOTH(who_may),
         ON_BOTH(large_groups),

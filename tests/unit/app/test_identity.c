@@ -348,6 +348,79 @@ static void a_deletion_goes_on_after_a_crash(void **state)
     assert_int_equal(fix_account(f, ann, USD).flags, LEDGER_CLOSED);
 }
 
+static void leave_closing(struct fix *f, int64_t user)
+{
+    struct store_user u;
+    struct store_tx *tx;
+    OK(store_user_get(f->box.store, user, &u));
+    u.status = STORE_USER_CLOSING;
+    u.updated_us = fix_wall(f);
+    OK(store_tx_begin(f->box.store, &tx));
+    OK(store_user_update(tx, &u));
+    OK(store_tx_commit(tx));
+}
+
+static enum store_user_status status_of(struct fix *f, int64_t user)
+{
+    struct store_user u;
+    OK(store_user_get(f->box.store, user, &u));
+    return u.status;
+}
+
+/* Nobody who is CLOSING can sign in and ask again: one with money would be locked out for good. */
+static void a_deletion_left_half_way_is_ended(void **state)
+{
+    struct fix *f = *state;
+    int64_t ann = fix_user(f, "ann"), bob = fix_user(f, "bob"), cat = fix_user(f, "cat");
+    fix_post(f, fix_deposit_of(bob, 100));
+    leave_closing(f, ann);
+    leave_closing(f, bob);
+    app_users_close_due(f->app); /* perhaps somebody is at it */
+    assert_int_equal(status_of(f, ann), STORE_USER_CLOSING);
+    fix_advance(f, APP_CLOSING_US + SECOND);
+    leave_closing(f, cat);
+    app_users_close_due(f->app);
+    assert_int_equal(status_of(f, ann), STORE_USER_DELETED);
+    assert_int_equal(status_of(f, bob), STORE_USER_ACTIVE);
+    assert_int_equal(status_of(f, cat), STORE_USER_CLOSING);
+    fix_advance(f, APP_CLOSING_US + SECOND);
+    app_users_close_due(f->app);
+    assert_int_equal(status_of(f, cat), STORE_USER_DELETED);
+    assert_int_equal(fix_balance(f, bob), 100);
+}
+
+static unsigned untold; /* so many more times the other instances are out of reach */
+
+static bool del_many(struct cache *c, const struct str *keys, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        c->ops->del(c, keys[i]);
+    return untold == 0 || untold-- == 0;
+}
+
+static void a_deletion_does_not_stop_where_others_cannot_be_told(void **state)
+{
+    struct fix *f = *state;
+    struct caller admin = fix_caller(0, IDENT_ADMIN);
+    struct cache_ops ops = *f->cache->ops;
+    const struct cache_ops *was = f->cache->ops;
+    struct problem p = {0};
+    int64_t ann = fix_user(f, "ann"), bob = fix_user(f, "bob"), cat = fix_user(f, "cat");
+    fix_post(f, fix_deposit_of(cat, 100));
+    ops.del_many = del_many;
+    f->cache->ops = &ops;
+    untold = 1;
+    OK(app_user_delete(f->app, &admin, ann, &p));
+    assert_int_equal(status_of(f, ann), STORE_USER_DELETED);
+    untold = 2; /* then it is said, and it is done */
+    assert_int_equal(app_user_delete(f->app, &admin, bob, &p), PFE_INTERNAL);
+    assert_int_equal(status_of(f, bob), STORE_USER_DELETED);
+    untold = 1;
+    assert_int_equal(app_user_delete(f->app, &admin, cat, &p), PFE_HOLDS_MONEY);
+    assert_int_equal(status_of(f, cat), STORE_USER_ACTIVE);
+    f->cache->ops = was;
+}
+
 static void users_are_named_by_number_or_uuid(void **state)
 {
     struct fix *f = *state;
@@ -395,6 +468,8 @@ int main(void)
         ON_MEMORY(there_is_always_an_administrator),
         ON_BOTH(deleting_frees_the_name_and_keeps_the_history),
         ON_BOTH(a_deletion_goes_on_after_a_crash),
+        ON_BOTH(a_deletion_left_half_way_is_ended),
+        ON_MEMORY(a_deletion_does_not_stop_where_others_cannot_be_told),
         ON_MEMORY(users_are_named_by_number_or_uuid),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -64,14 +64,14 @@ static void a_key_is_known_from_memory_after_the_first_time(void **state)
     assert_memory_equal(k.prefix, key, 11);
 }
 
-/* Which place of those remembered a key takes. */
-static uint64_t slot_of(const char *key)
+/* Which set of those remembered a key belongs to. */
+static uint64_t set_of(const char *key)
 {
     uint8_t hash[32];
     uint64_t h;
     sha256_of(str_c(key), hash);
     memcpy(&h, hash, sizeof h);
-    return h % AUTH_SLOTS;
+    return h % (AUTH_SLOTS / AUTH_WAYS);
 }
 
 static void a_key_that_shares_a_slot_is_another(void **state)
@@ -85,11 +85,77 @@ static void a_key_that_shares_a_slot_is_another(void **state)
     unsigned n = 0;
     do
         snprintf(other, sizeof other, "pf_%0*u", APP_APIKEY_LEN - 3, n++);
-    while (slot_of(other) != slot_of(key));
+    while (set_of(other) != set_of(key));
     assert_int_equal(by(f, other, NULL, false, &w), APP_AUTH_WOULD_BLOCK);
     refused(f, other, NULL);
     assert_int_equal(by(f, key, NULL, false, &w), APP_AUTH_OK);
     assert_int_equal(w.is.user, ann);
+}
+
+static void insert(struct fix *f, int64_t user, const char *text)
+{
+    struct store_apikey k = {.user = user, .created_us = fix_wall(f)};
+    struct store_tx *tx;
+    sha256_of(str_c(text), k.hash);
+    memcpy(k.prefix, text, sizeof k.prefix - 1);
+    OK(store_tx_begin(f->box.store, &tx));
+    OK(store_apikey_insert(tx, &k));
+    OK(store_tx_commit(tx));
+}
+
+/* More keys than a set takes drive one another out: that costs reads, and not a durable write for each request. */
+static void keys_that_compete_for_a_set_are_not_written_each_time(void **state)
+{
+    struct fix *f = *state;
+    int64_t ann = fix_user(f, "ann"), begin = fix_wall(f);
+    char keys[AUTH_WAYS + 1][APP_APIKEY_LEN + 1];
+    struct who w;
+    unsigned n = 0;
+    for (unsigned i = 0; i < AUTH_WAYS + 1; i++) {
+        do
+            snprintf(keys[i], sizeof keys[i], "pf_%0*u", APP_APIKEY_LEN - 3, n++);
+        while (set_of(keys[i]) != set_of(keys[0]));
+        insert(f, ann, keys[i]);
+    }
+    for (unsigned round = 0; round < 3; round++) {
+        for (unsigned i = 0; i < AUTH_WAYS; i++)
+            assert_int_equal(by(f, keys[i], NULL, true, &w), APP_AUTH_OK);
+        for (unsigned i = 0; round == 0 && i < AUTH_WAYS; i++)
+            assert_int_equal(by(f, keys[i], NULL, false, &w), APP_AUTH_OK); /* so many live side by side */
+        assert_int_equal(by(f, keys[AUTH_WAYS], NULL, true, &w), APP_AUTH_OK);
+        fix_advance(f, SECOND);
+    }
+    for (unsigned i = 0; i < AUTH_WAYS + 1; i++) {
+        struct store_apikey k;
+        uint8_t hash[32];
+        sha256_of(str_c(keys[i]), hash);
+        OK(store_apikey_by_hash(f->box.store, hash, &k));
+        assert_int_equal(k.last_used_us, begin);
+    }
+}
+
+static void a_refusal_by_form_is_the_one_that_would_come(void **state)
+{
+    struct fix *f = *state;
+    static const struct app_rule everybody = {.right = RIGHT_PUBLIC}, users = {.right = RIGHT_USER},
+                                 open = {.right = RIGHT_ADMIN, .open = true};
+    char key[APP_APIKEY_LEN + 1];
+    const char *why = NULL;
+    issue(f, fix_user(f, "ann"), key);
+    OK(app_presents(f->app, &everybody, STR_NONE, STR_NONE, &why));
+    OK(app_presents(f->app, &open, STR_NONE, STR_NONE, &why)); /* in dev */
+    OK(app_presents(f->app, &users, str_c(key), STR_NONE, &why));
+    OK(app_presents(f->app, &users, STR_NONE, STR(" bearer x"), &why));
+    assert_int_equal(app_presents(f->app, &users, STR_NONE, STR_NONE, &why), PFE_UNAUTHENTICATED);
+    assert_non_null(why);
+    static const char *const bad[][2] = {{"", NULL},      {"pf_", NULL},        {"x", "Bearer x"},
+                                         {NULL, "Basic"}, {NULL, "Basic eDp5"}, {NULL, ""}};
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        struct str k = bad[i][0] ? str_c(bad[i][0]) : STR_NONE, t = bad[i][1] ? str_c(bad[i][1]) : STR_NONE;
+        assert_int_equal(app_presents(f->app, &users, k, t, &why), PFE_BAD_CREDENTIALS);
+        assert_int_equal(app_presents(f->app, &everybody, k, t, &why), PFE_BAD_CREDENTIALS);
+        refused(f, bad[i][0], bad[i][1]);
+    }
 }
 
 static void bad_credentials_are_refused(void **state)
@@ -288,6 +354,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         ON_BOTH(a_key_is_known_from_memory_after_the_first_time),
         ON_MEMORY(a_key_that_shares_a_slot_is_another),
+        ON_BOTH(keys_that_compete_for_a_set_are_not_written_each_time),
+        ON_MEMORY(a_refusal_by_form_is_the_one_that_would_come),
         ON_MEMORY(bad_credentials_are_refused),
         ON_MEMORY(a_token_ends_with_its_time),
         ON_BOTH(revocation_takes_effect_at_once),

@@ -275,10 +275,11 @@ static void a_store_in_trouble_is_no_refusal(void **state)
     struct fix *f = *state;
     int64_t ann = fix_user(f, "ann"), id = created(f, ann, (struct store_schedule){.anchor_us = NOON});
     fix_advance(f, NOON - FIX_START);
-    f->fail = PFE_DISK_FULL;
-    f->fail_n = 3;
+    static const enum pf_err trouble[] = {PFE_DISK_FULL, PFE_IN_FLIGHT, PFE_WRONG_STATE, PFE_UNAVAILABLE};
     struct store_run r[64];
-    for (int i = 0; i < 3; i++) {
+    for (size_t i = 0; i < sizeof trouble / sizeof *trouble; i++) {
+        f->fail = trouble[i];
+        f->fail_n = 1;
         assert_int_equal(app_schedules_run_due(f->app), fix_wall(f) + SECOND);
         assert_int_equal(runs(f, id, r), 0);
         assert_int_equal(get(f, id).refusals, 0);
@@ -382,6 +383,68 @@ static void a_cancellation_amid_a_round_holds(void **state)
     assert_int_equal(fix_account(f, bob, USD).balance, 100 * d.runs);
 }
 
+/* A second instance over the same store cancels just before a transaction of the first one begins: the nth from now. */
+static struct {
+    struct app *app;
+    int64_t owner, id;
+    unsigned at;
+} elsewhere;
+
+static enum pf_err begin_too_late(struct store *s, struct store_tx **ret)
+{
+    struct fix *f = fix_current;
+    if (elsewhere.at && --elsewhere.at == 0) {
+        struct app *here = f->app;
+        f->app = elsewhere.app;
+        enum pf_err e = cancel(f, fix_caller(elsewhere.owner, IDENT_USER), elsewhere.id);
+        f->app = here;
+        OK(e);
+    }
+    return f->real->tx_begin(s, ret);
+}
+
+static void cancelled_elsewhere(struct fix *f, const char *owner, int missed, unsigned at)
+{
+    struct metrics *metrics = metrics_new();
+    struct app_deps deps = {.store = f->box.store, .cache = f->cache, .clock = &f->clock, .metrics = metrics};
+    int64_t user = fix_user(f, owner), due = fix_wall(f) + SECOND;
+    int64_t id = created(f, user, (struct store_schedule){.anchor_us = due, .recurrence = STR("daily")});
+    elsewhere.app = app_new(&f->cfg, &deps);
+    assert_non_null(elsewhere.app);
+    elsewhere.owner = user;
+    elsewhere.id = id;
+    elsewhere.at = at;
+    f->ops.tx_begin = begin_too_late;
+    run_at(f, due + missed * DAY);
+    assert_int_equal(elsewhere.at, 0);
+    app_free(elsewhere.app);
+    metrics_free(metrics);
+    for (int day = 1; day <= 3; day++)
+        run_at(f, due + (missed + day) * DAY);
+    struct store_schedule d = get(f, id);
+    assert_int_equal(d.status, SCHED_CANCELLED);
+    assert_int_equal(d.next_us, 0);
+    assert_int_equal(count(f, id, STORE_RUN_DONE), d.runs);
+    struct ledger_account acc = {0};
+    enum pf_err e = store_account_get(f->box.store, user, USD, &acc);
+    assert_int_equal(e, d.runs ? PFE_OK : PFE_NOT_FOUND);
+    assert_int_equal(acc.balance, 100 * d.runs);
+    if (at == 1 && missed) /* not begun: nothing is moved, nothing noted */
+        assert_int_equal(d.runs + count(f, id, STORE_RUN_SKIPPED), 0);
+    else
+        assert_int_equal(d.last_us, due + missed * DAY);
+}
+
+/* Of several instances one runs and another cancels: what was acknowledged as cancelled does not come back to life. */
+static void a_cancellation_by_another_instance_holds(void **state)
+{
+    struct fix *f = *state;
+    cancelled_elsewhere(f, "ann", 0, 1); /* moved, and to be noted */
+    cancelled_elsewhere(f, "bob", 2, 1); /* the missed ones are to be noted */
+    cancelled_elsewhere(f, "cat", 2, 2);
+    fix_verify(f);
+}
+
 static void many_due_at_once_all_run(void **state)
 {
     struct fix *f = *state;
@@ -407,6 +470,7 @@ int main(void)
         ON_MEMORY(a_store_in_trouble_is_no_refusal),
         ON_BOTH(what_is_cancelled_does_not_run),
         ON_BOTH(a_cancellation_amid_a_round_holds),
+        ON_BOTH(a_cancellation_by_another_instance_holds),
         ON_MEMORY(many_due_at_once_all_run),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

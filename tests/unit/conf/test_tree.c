@@ -63,6 +63,7 @@ static void what_is_wrong_is_refused_in_one_line(void **state)
         {"retry: {maxAttempts: 3, maxAttempts: 3}", "set twice"},
         {"retry: {backoffPeriod: 1 s}", "must be a time"},
         {"retry: {backoffPeriod: 9999999h}", "must be a time"},
+        {"consul_config: {services: {a: {checks: [{interval: 999ms}]}}}", "must be a time of at least 1000 ms"},
         {"retry: {? [a] : 1}", "a plain name"},
         {"retry: {a: {b: {c: {d: {e: {f: {g: {h: {i: 1}}}}}}}}}", "f0.yaml:1"},
         {"fallback: {shouldCache: perhaps}", "true or false"},

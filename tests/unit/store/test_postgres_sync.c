@@ -175,10 +175,71 @@ static void what_was_cut_off_is_not_acknowledged(void **state)
     store_close(s);
 }
 
-/* The server answers COMMIT then, and only remarks that no replica has it. */
+/* A group that changes nothing because all of it was done before: it acknowledges that all the same. */
+static void what_was_done_before_is_not_acknowledged_alone(void **state)
+{
+    (void)state;
+    struct store *s = opened(&primary);
+    int64_t booking = 1;
+    struct store_booking_slot slot;
+    const struct store_group_ask ask = {.bookings = &booking, .n_bookings = 1};
+    struct store_group g = {.bookings = &slot};
+    const struct store_commit nothing = {.ts = 1, .bookings = &slot, .n_bookings = 1};
+    assert_int_equal(store_group_begin(s, &ask, &g), PFE_OK);
+    freeze(true);
+    assert_int_equal(store_group_commit(s, &nothing), PFE_INTERNAL);
+    freeze(false);
+    works_within(s, "gus", 4000);
+    assert_int_equal(store_group_begin(s, &ask, &g), PFE_OK);
+    assert_int_equal(store_group_commit(s, &nothing), PFE_OK);
+    store_close(s);
+}
+
+static enum pf_err outbox(struct store *s, unsigned *ret_n)
+{
+    struct arena a;
+    struct store_message m[4];
+    arena_init(&a, NULL, 0, 1 << 16);
+    *ret_n = 0;
+    enum pf_err e = store_outbox_list(s, &a, 0, 4, m, ret_n);
+    arena_reset(&a);
+    return e;
+}
+
+/* Whoever is told of something that a promotion then loses has been told wrong. */
+static void messages_are_not_given_out_before_a_replica_has_them(void **state)
+{
+    (void)state;
+    struct store *s = opened(&primary);
+    struct store_message m = {.uuid = {1}, .type = STR("BookingCreated"), .payload = STR("{}")};
+    const struct store_group_ask ask = {.n_keys = 0};
+    struct store_group g = {.slots = NULL};
+    unsigned n;
+    assert_int_equal(store_group_begin(s, &ask, &g), PFE_OK);
+    freeze(true);
+    assert_int_equal(store_group_commit(s, &(struct store_commit){.ts = 1, .outbox = &m, .n_outbox = 1}), PFE_INTERNAL);
+    assert_true(superuser("SELECT pg_terminate_backend(pid) " WAITING));
+    int64_t end = now_ms() + 5000;
+    enum pf_err e;
+    while ((e = outbox(s, &n)) == PFE_OK && n == 0 && now_ms() < end) /* it becomes visible */
+        usleep(20000);
+    assert_int_equal(e, PFE_UNAVAILABLE);
+    assert_int_equal(n, 0);
+    freeze(false);
+    end = now_ms() + 5000;
+    while ((e = outbox(s, &n)) != PFE_OK && now_ms() < end)
+        usleep(20000);
+    assert_int_equal(e, PFE_OK);
+    assert_int_equal(n, 1);
+    store_close(s);
+}
+
+/* The server answers COMMIT then, and only remarks that no replica has it: also to a role that wants to hear nothing.
+ */
 static void a_cancelled_wait_is_no_commit(void **state)
 {
     (void)state;
+    assert_true(superuser("ALTER ROLE payflow SET client_min_messages = 'error'"));
     struct store *s = opened(&primary);
     PGconn *pg;
     char at[128];
@@ -194,6 +255,7 @@ static void a_cancelled_wait_is_no_commit(void **state)
     PQfinish(pg);
     works_within(s, "ida", 4000);
     assert_int_equal(answer_of(s, "hal"), PFE_OK);
+    assert_true(superuser("ALTER ROLE payflow RESET client_min_messages"));
     store_close(s);
 }
 
@@ -253,6 +315,8 @@ int main(void)
         cmocka_unit_test(commits_have_a_deadline),
         cmocka_unit_test(killed_replicas_are_the_same),
         cmocka_unit_test(what_was_cut_off_is_not_acknowledged),
+        cmocka_unit_test(what_was_done_before_is_not_acknowledged_alone),
+        cmocka_unit_test(messages_are_not_given_out_before_a_replica_has_them),
         cmocka_unit_test(a_cancelled_wait_is_no_commit),
         cmocka_unit_test(a_promotion_keeps_what_was_acknowledged),
     };

@@ -76,6 +76,45 @@ static void a_full_disk_is_survived(void **state)
     }
 }
 
+/* The places that failed commits leave in the index of keys, be it in memory or stored, do not hide the key's row. */
+static void a_key_is_found_however_often_its_commit_failed(void **state)
+{
+    (void)state;
+    enum { TRIES = 20, FILL = 200 };
+    struct kit *k = kit_open(KIT_SQLITE);
+    k->flush_entries = 100;
+    kit_reopen(k);
+    int64_t a = kit_user(k, "ann");
+    struct store_idem key = {.principal = a, .key = STR("again"), .status = 201, .body = STR("{}")}, found;
+    struct kit_move m = {.kind = LEDGER_DEPOSIT, .to = a, .amount = 10};
+    int64_t others = 0;
+    for (int round = 0; round < 2; round++) {
+        for (int t = 0; t < TRIES; t++) {
+            fail_at(k, DISK_WRITE, DISK_WAL, 0, SQLITE_FULL);
+            assert_int_equal(kit_group(k, &m, 1, &key, 1), PFE_DISK_FULL);
+        }
+        disk_set_plan(NULL);
+        for (int i = 0; round == 0 && i < FILL; i++, others++) { /* until the places are in the stored index */
+            char name[24];
+            snprintf(name, sizeof name, "other-%d", i);
+            struct store_idem other = {.principal = a, .key = str_c(name), .status = 201, .body = STR("{}")};
+            assert_int_equal(kit_group(k, &m, 1, &other, 1), PFE_OK);
+        }
+    }
+    assert_int_equal(kit_group(k, &m, 1, &key, 1), PFE_OK);
+    for (int round = 0; round < 3; round++) {
+        assert_int_equal(store_idem_get(k->s, &k->arena, a, key.key, &found), PFE_OK);
+        assert_int_equal(kit_group(k, &m, 1, &key, 1), PFE_IN_FLIGHT);
+        if (round == 0)
+            kit_reopen(k);
+        else
+            assert_int_equal(store_flush(k->s), PFE_OK);
+    }
+    assert_int_equal(kit_balance(k, a), 10 * (others + 1));
+    kit_verify(k);
+    close_kit(k);
+}
+
 static void unknown_outcome(enum disk_op op, int rc)
 {
     struct kit *k = kit_open(KIT_SQLITE);
@@ -249,6 +288,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_full_disk_is_survived),
+        cmocka_unit_test(a_key_is_found_however_often_its_commit_failed),
         cmocka_unit_test(a_failed_fsync_kills_the_store),
         cmocka_unit_test(a_failed_write_at_commit_kills_the_store),
         cmocka_unit_test(a_failed_fsync_of_a_checkpoint_kills_the_store_after_the_commit),

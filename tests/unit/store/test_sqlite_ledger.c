@@ -211,6 +211,59 @@ static void raw(const char *dir, const char *sql)
     sqlite3_close(db);
 }
 
+/* Earlier versions left a place in the stored index for every failed commit under a key, all in front of its row's. */
+static void a_key_is_found_behind_any_number_of_dead_places(void **state)
+{
+    (void)state;
+    struct kit *k = sqlite_kit();
+    int64_t a = kit_user(k, "ann");
+    struct kit_move m = {.kind = LEDGER_DEPOSIT, .to = a, .amount = 10};
+    struct key_row key;
+    assert_int_equal(kit_group(k, &m, 1, key_of(&key, "early", 0), 1), PFE_OK);
+    store_close(k->s);
+    raw(k->dir, "UPDATE idempotency SET id = 101;"
+                "WITH RECURSIVE dead(id) AS (SELECT 1 UNION ALL SELECT id + 1 FROM dead LIMIT 101)"
+                " INSERT OR IGNORE INTO idempotency_index SELECT hash, dead.id FROM idempotency, dead;"
+                "UPDATE projection SET value = 101 WHERE name = 'idempotency'");
+    assert_int_equal(open_at(k->dir, SQLITE_SERVE, &k->s), PFE_OK);
+    assert_key(k, k->s, "early", 0);
+    assert_int_equal(kit_group(k, &m, 1, &key.row, 1), PFE_IN_FLIGHT);
+    assert_int_equal(kit_balance(k, a), 10);
+    kit_close(k);
+}
+
+/* The tables themselves take no row that cannot be, whoever writes it. */
+static void rows_that_cannot_be_are_refused(void **state)
+{
+    (void)state;
+#define ENTRY "INSERT INTO journal SELECT 100, ts, kind, "
+    static const char *const cases[] = {
+        ENTRY "uuid, debit, credit, -1, currency, debit_balance, credit_balance, 0, 0, 0, 0, 0, '', '' FROM journal",
+        ENTRY "x'00', debit, credit, 1, currency, debit_balance, credit_balance, 0, 0, 0, 0, 0, '', '' FROM journal",
+        ENTRY "uuid, 1000, debit, 1, currency, -1, 0, 0, 0, 0, 0, 0, '', '' FROM journal",
+        ENTRY "uuid, debit, 1000, 1, currency, 0, -1, 0, 0, 0, 0, 0, '', '' FROM journal",
+        "INSERT INTO seal VALUES (100, 2, 1, x'00')",
+        "INSERT INTO idempotency VALUES (100, 1, 1, 'k', x'00', 201, 1, x'')",
+    };
+    static const char fine[] = ENTRY "uuid, debit, 1000, 0, currency, -9, 0, 0, 0, 0, 0, 0, '', '' FROM journal";
+#undef ENTRY
+    struct kit *k = sqlite_kit();
+    char path[128];
+    sqlite3 *db;
+    kit_deposit(k, kit_user(k, "ann"), 5);
+    kit_reopen(k);
+    snprintf(path, sizeof path, "%s/payflow.db", k->dir);
+    assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        sqlite3_exec(db, cases[i], NULL, NULL, NULL);
+        if (sqlite3_extended_errcode(db) != SQLITE_CONSTRAINT_TRIGGER)
+            fail_msg("%s: %s", cases[i], sqlite3_errmsg(db));
+    }
+    sqlite3_close(db);
+    raw(k->dir, fine);
+    kit_close(k);
+}
+
 static void the_journal_is_append_only(void **state)
 {
     (void)state;
@@ -621,7 +674,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_crash_at_any_commit_loses_nothing),
         cmocka_unit_test(a_crash_amid_write_behind_loses_nothing),
+        cmocka_unit_test(a_key_is_found_behind_any_number_of_dead_places),
         cmocka_unit_test(start_replays_only_the_tail),
+        cmocka_unit_test(rows_that_cannot_be_are_refused),
         cmocka_unit_test(the_journal_is_append_only),
         cmocka_unit_test(verify_names_what_was_tampered_with),
         cmocka_unit_test(a_shortened_journal_does_not_serve),

@@ -1,0 +1,3 @@
+DROP TRIGGER idempotency_guard;
+DROP TRIGGER seal_guard;
+DROP TRIGGER journal_guard;
