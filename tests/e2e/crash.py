@@ -7,6 +7,7 @@ with its key ends up there exactly once.
 
     tests/e2e/crash.py --rounds 100 [--writers 32] [--seed N] [--data DIR]
 """
+import os
 import argparse
 import random
 import shutil
