@@ -77,7 +77,7 @@ static int start_patient(void **state)
 static int start_short(void **state)
 {
     (void)state;
-    return start_with(2);
+    return start_with(4);
 }
 
 static int stop(void **state)
@@ -199,7 +199,7 @@ static void small_send_buffers(void)
     }
 }
 
-/* 2,000 bytes a second: never quiet for as long as idle_timeout_s, and yet below the least rate. */
+/* 2 KiB a second: never quiet for as long as idle_timeout_s, and yet below the least rate. */
 static void an_answer_that_is_not_taken_is_cut(void **state)
 {
     (void)state;
@@ -211,12 +211,12 @@ static void an_answer_that_is_not_taken_is_cut(void **state)
     put(fd, "GET /large HTTP/1.1\r\nHost: x\r\n\r\n");
     size_t got = 0;
     for (int i = 0; i < 600; i++) {
-        char text[200];
+        char text[1024];
         ssize_t n = recv(fd, text, sizeof text, 0);
         if (n <= 0)
             break;
         got += (size_t)n;
-        nap_ms(100);
+        nap_ms(500);
     }
     if (got >= LARGE)
         fail_msg("the whole answer was taken, %zu bytes", got);
