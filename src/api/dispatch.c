@@ -74,6 +74,18 @@ static void send_answer(struct api_call *c)
 
 /* ---- idempotency ---- */
 
+/* Path and query: what distinguishes …?user_id=1 from …?user_id=2. */
+static void put_target(struct buf *b, const struct http_req *r)
+{
+    buf_str(b, r->path);
+    for (unsigned i = 0; i < r->n_query; i++) {
+        buf_putc(b, i ? '&' : '?');
+        buf_str(b, r->query[i].name);
+        buf_putc(b, '=');
+        buf_str(b, r->query[i].value);
+    }
+}
+
 static bool read_key(struct api_call *c)
 {
     struct str v = http_header(c->r, "Idempotency-Key");
@@ -99,13 +111,7 @@ static bool read_key(struct api_call *c)
     buf_init(&b, 0);
     buf_puts(&b, http_method_name(c->r->method));
     buf_putc(&b, '\n');
-    buf_str(&b, c->r->path);
-    for (unsigned i = 0; i < c->r->n_query; i++) { /* what distinguishes POST …?user_id=1 from …?user_id=2 */
-        buf_putc(&b, i ? '&' : '?');
-        buf_str(&b, c->r->query[i].name);
-        buf_putc(&b, '=');
-        buf_str(&b, c->r->query[i].value);
-    }
+    put_target(&b, c->r);
     buf_putc(&b, '\n');
     buf_str(&b, c->r->body);
     ok = !b.failed;
@@ -215,13 +221,7 @@ static void mark_stale(struct api_call *c, int64_t us)
 static bool describe(struct api_call *c, struct buf *ret)
 {
     buf_init(ret, 0);
-    buf_str(ret, c->r->path);
-    for (unsigned i = 0; i < c->r->n_query; i++) {
-        buf_putc(ret, i ? '&' : '?');
-        buf_str(ret, c->r->query[i].name);
-        buf_putc(ret, '=');
-        buf_str(ret, c->r->query[i].value);
-    }
+    put_target(ret, c->r);
     return !ret->failed;
 }
 

@@ -94,7 +94,7 @@ MUTATIONS = [
         "src/api/dispatch.c", "buf_str(&b, c->r->body);", "",
         E2E + "test_idempotency.py::test_replay_byte_for_byte"),
     bug("key-ignores-query", "a key does not remember the query that it came with",
-        "src/api/dispatch.c", "i < c->r->n_query", "i < 0 * c->r->n_query",
+        "src/api/dispatch.c", "i < r->n_query", "i < 0 * r->n_query",
         E2E + "test_idempotency.py::test_same_key_other_query"),
     bug("registration-without-key", "a registration leaves no answer behind",
         "src/app/login.c", "e = app_idem_store(tx, idem);", "",
