@@ -233,6 +233,6 @@ def test_settings_of_the_file_reach_the_parts(tmp_path, fresh):
         s.kill9()
     finally:
         cluster.close()
-    (tmp_path / "bad.yaml").write_text("resilience4j: {circuitbreaker: {instances: {primary: {slidingWindowSize: 3}}}}\n")
+    (tmp_path / "bad.yaml").write_text("resilience4j: {circuitbreaker: {instances: {database: {slidingWindowSize: 0}}}}\n")
     r = cli("serve", "--config", tmp_path / "bad.yaml", "--data", tmp_path / "d", env=environment())
-    assert r.returncode == 78 and len(lines(r.stderr)) == 1 and '"primary"' in r.stderr
+    assert r.returncode == 78 and len(lines(r.stderr)) == 1 and "database" in r.stderr

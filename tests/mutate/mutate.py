@@ -180,7 +180,8 @@ class Copy:
     def target(self, catcher):
         if catcher.startswith(E2E):
             return "payflow"
-        return os.path.relpath(self.tests[catcher][0][0], self.build)
+        program = Path(self.tests[catcher][0][0])
+        return os.path.relpath(program, self.build) if program.is_relative_to(self.build) else "all"  # a script's
 
     def catch(self, catcher, limit):
         if not catcher.startswith(E2E):
