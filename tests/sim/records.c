@@ -373,6 +373,9 @@ void records_run(struct sim *s)
     if (s->crashed)
         return;
     records_take(s);
+    for (int i = 1; i <= s->users; i++) /* it finishes, or takes back, deletions that were broken off */
+        if (s->m.user[i] == M_CLOSING)
+            s->m.user[i] = records_status(s, i);
     calm = calm && !s->fatal && !s->plan.failed;
     arena_init(&arena, NULL, 0, 1 << 20);
     if (store_schedule_due(s->store, &arena, s->wall, 4, due, &n, &next) != PFE_OK ||
