@@ -288,8 +288,7 @@ void watch_pause(struct connection *c);
 /* On the I/O thread of conn: from now on that thread's wait ends ten times a second. */
 void watch_pulse(struct io *io, struct MHD_Connection *conn);
 
-/* listen.c */
-int listen_open(const char *host, uint16_t port, uint16_t *ret_port, char why[256]);
+/* pem.c */
 /* NUL-terminated, from malloc; NULL and why. */
 char *pem_read(const char *path, char why[256]);
 

@@ -25,6 +25,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/listen.h"
 #include "base/log.h"
 #include "http/internal.h"
 #include "http/proxies.h"

@@ -223,7 +223,4 @@ void health_tell(struct io *io); /* what has changed, to those who watch */
 void health_task(struct task *t);
 void reflection_routes(struct route routes[REFLECTION_ROUTES]);
 
-/* listen.c */
-int rpc_listen(const char *host, uint16_t port, uint16_t *ret_port, char why[256]);
-
 #endif

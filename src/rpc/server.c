@@ -15,6 +15,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/listen.h"
 #include "base/log.h"
 #include "base/rand.h"
 #include "rpc/internal.h"
@@ -356,7 +357,7 @@ struct rpc_server *rpc_server_start(const struct rpc_config *c, char why[256])
     }
     if (ok && config.tls_cert)
         ok = (s->tls = tls_server(config.tls_cert, config.tls_key, why)) != NULL;
-    ok = ok && (s->listen_fd = rpc_listen(config.host, config.port, &s->port, why)) >= 0 && start_loops(s, why);
+    ok = ok && (s->listen_fd = listen_open(config.host, config.port, &s->port, why)) >= 0 && start_loops(s, why);
     if (ok)
         return s;
     for (unsigned i = 0; i < s->n_io; i++)

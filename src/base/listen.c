@@ -1,16 +1,12 @@
-/* The listening socket, and the files that TLS needs. */
+#include "base/listen.h"
+
 #include <errno.h>
-#include <fcntl.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <stdio.h>
-#include <stdlib.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
-
-#include "http/internal.h"
-
-enum { PEM_MAX = 1 << 20 };
 
 static int listen_at(const struct addrinfo *a, uint16_t *ret_port)
 {
@@ -30,9 +26,8 @@ static int listen_at(const struct addrinfo *a, uint16_t *ret_port)
         errno = e;
         return -1;
     }
-    in_port_t port = name.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&name)->sin6_port
-                                                : ((struct sockaddr_in *)&name)->sin_port;
-    *ret_port = ntohs(port);
+    *ret_port = ntohs(name.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&name)->sin6_port
+                                                 : ((struct sockaddr_in *)&name)->sin_port);
     return fd;
 }
 
@@ -53,29 +48,4 @@ int listen_open(const char *host, uint16_t port, uint16_t *ret_port, char why[25
         snprintf(why, 256, "cannot listen on %s port %u: %s", host, port, strerror(errno));
     freeaddrinfo(list);
     return fd;
-}
-
-char *pem_read(const char *path, char why[256])
-{
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    char *text = fd >= 0 ? malloc(PEM_MAX + 1) : NULL;
-    size_t n = 0;
-    ssize_t got = text ? 1 : -1;
-    while (got > 0 && n < PEM_MAX) {
-        got = read(fd, text + n, PEM_MAX - n);
-        n += got > 0 ? (size_t)got : 0;
-    }
-    if (got == 0 && n > 0) {
-        text[n] = '\0';
-    } else {
-        snprintf(why, 256, "cannot read %s: %s", path,
-                 got < 0  ? strerror(errno)
-                 : n == 0 ? "it is empty"
-                          : "it is larger than 1 MiB");
-        free(text);
-        text = NULL;
-    }
-    if (fd >= 0)
-        close(fd);
-    return text;
 }
