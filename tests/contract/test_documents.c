@@ -362,6 +362,9 @@ static void bad_urls_are_told(void **state)
         PFE_UNAVAILABLE);
     assert_null(strstr(why, "sesame"));
     assert_null(strchr(why, '\n'));
+    char counters[64];
+    snprintf(counters, sizeof counters, "/dev/shm/mongoc-%d", (int)getpid());
+    assert_int_equal(access(counters, F_OK), -1); /* would outlive a kill -9 */
 }
 
 static void there_is_a_server(void **state)

@@ -6,11 +6,12 @@ import os
 import re
 import shutil
 import sqlite3
+import subprocess
 from decimal import Decimal
 
 import pytest
 
-from harness import PASSWORD, SECRET, UUID7, cli, environment, export, free_port, new_user, ok
+from harness import BIN, PASSWORD, SECRET, UUID7, cli, environment, export, free_port, new_user, ok
 
 COMMANDS = [["serve"], ["migrate"], ["user"], ["user", "create-admin"], ["verify"], ["replay"], ["backup"], ["restore"],
             ["journal"], ["journal", "export"], ["config"], ["config", "print"], ["bench"]]
@@ -42,6 +43,12 @@ def test_version():
     assert r.returncode == 0 and r.stdout.startswith("payflow ")
     assert re.search(r"\b[0-9a-f]{7,40}\b|unknown", r.stdout), "the commit"
     assert re.search(r"(?i)gcc|clang", r.stdout) and "SQLite" in r.stdout and "OpenSSL" in r.stdout
+
+
+def test_what_is_not_asked_for_is_not_loaded():
+    """MongoDB's library begins by itself when it is linked, with files and warnings of its own."""
+    linked = subprocess.run(["ldd", BIN], capture_output=True, text=True, check=True).stdout
+    assert "libsqlite3" in linked and "libmongoc" not in linked
 
 
 def test_help():

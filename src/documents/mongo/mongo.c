@@ -1,12 +1,11 @@
 #include "documents/mongo/mongo.h"
 
-#include <mongoc/mongoc.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 #include "codec/json_in.h"
 #include "codec/uuid.h"
+#include "documents/mongo/driver.h"
 
 enum { CONNECTIONS_MAX = 16, TIMEOUT_MS = 3000, PARSE_MAX = 8 * DOCUMENT_BODY_MAX, WHY = 256 };
 
@@ -27,17 +26,17 @@ struct session {
 static bool session_open(struct documents *d, struct session *s)
 {
     s->m = (struct mongo *)d;
-    s->client = mongoc_client_pool_pop(s->m->pool);
-    s->events = s->client ? mongoc_client_get_collection(s->client, s->m->database, "events") : NULL;
+    s->client = driver.mongoc_client_pool_pop(s->m->pool);
+    s->events = s->client ? driver.mongoc_client_get_collection(s->client, s->m->database, "events") : NULL;
     return s->events != NULL;
 }
 
 static void session_close(struct session *s)
 {
     if (s->events)
-        mongoc_collection_destroy(s->events);
+        driver.mongoc_collection_destroy(s->events);
     if (s->client)
-        mongoc_client_pool_push(s->m->pool, s->client);
+        driver.mongoc_client_pool_push(s->m->pool, s->client);
 }
 
 /* The one translation. */
@@ -136,7 +135,7 @@ static enum pf_err mongo_insert(struct documents *d, const struct document *doc)
                   put_children(&child, j) && bson_append_document_end(&b, &child);
         if (!ok)
             e = PFE_NOMEM;
-        else if (!mongoc_collection_insert_one(s.events, &b, NULL, NULL, &error))
+        else if (!driver.mongoc_collection_insert_one(s.events, &b, NULL, NULL, &error))
             e = translate(&error);
     }
     bson_destroy(&b);
@@ -153,7 +152,7 @@ static enum pf_err mongo_remove(struct documents *d, const uint8_t id[16])
     enum pf_err e = PFE_NOMEM;
     put_id(&b, "_id", id);
     if (session_open(d, &s))
-        e = mongoc_collection_delete_one(s.events, &b, NULL, NULL, &error) ? PFE_OK : translate(&error);
+        e = driver.mongoc_collection_delete_one(s.events, &b, NULL, NULL, &error) ? PFE_OK : translate(&error);
     bson_destroy(&b);
     session_close(&s);
     return e;
@@ -207,17 +206,17 @@ static enum pf_err find(struct documents *d, const bson_t *filter, const bson_t 
     unsigned n = 0;
     enum pf_err e = PFE_NOMEM;
     if (session_open(d, &s)) {
-        mongoc_cursor_t *c = mongoc_collection_find_with_opts(s.events, filter, opts, NULL);
+        mongoc_cursor_t *c = driver.mongoc_collection_find_with_opts(s.events, filter, opts, NULL);
         e = PFE_OK;
-        while (e == PFE_OK && n < limit && mongoc_cursor_next(c, &b)) {
+        while (e == PFE_OK && n < limit && driver.mongoc_cursor_next(c, &b)) {
             e = read_document(b, a, &out[n]);
             n += e == PFE_OK;
             if (e == PFE_NOT_FOUND)
                 e = PFE_OK;
         }
-        if (e == PFE_OK && mongoc_cursor_error(c, &error))
+        if (e == PFE_OK && driver.mongoc_cursor_error(c, &error))
             e = translate(&error);
-        mongoc_cursor_destroy(c);
+        driver.mongoc_cursor_destroy(c);
     }
     session_close(&s);
     if (e == PFE_OK)
@@ -326,13 +325,13 @@ static enum pf_err mongo_list(struct documents *d, struct arena *a, const struct
 
 static bool ping(struct mongo *m, bson_error_t *error)
 {
-    mongoc_client_t *client = mongoc_client_pool_pop(m->pool);
+    mongoc_client_t *client = driver.mongoc_client_pool_pop(m->pool);
     bson_t command = BSON_INITIALIZER;
     bson_append_int32(&command, "ping", -1, 1);
-    bool ok = client && mongoc_client_command_simple(client, m->database, &command, NULL, NULL, error);
+    bool ok = client && driver.mongoc_client_command_simple(client, m->database, &command, NULL, NULL, error);
     bson_destroy(&command);
     if (client)
-        mongoc_client_pool_push(m->pool, client);
+        driver.mongoc_client_pool_push(m->pool, client);
     return ok;
 }
 
@@ -346,9 +345,9 @@ static void mongo_close(struct documents *d)
 {
     struct mongo *m = (struct mongo *)d;
     if (m->pool)
-        mongoc_client_pool_destroy(m->pool);
+        driver.mongoc_client_pool_destroy(m->pool);
     if (m->uri)
-        mongoc_uri_destroy(m->uri);
+        driver.mongoc_uri_destroy(m->uri);
     free(m);
 }
 
@@ -360,50 +359,40 @@ static const struct documents_ops ops = {.engine = "mongodb",
                                          .list = mongo_list,
                                          .probe = mongo_probe};
 
-static void silent(mongoc_log_level_t level, const char *domain, const char *message, void *ctx)
-{
-    (void)level, (void)domain, (void)message, (void)ctx;
-}
-
-/* The library cannot be begun again once it was ended. */
-static void begin(void)
-{
-    mongoc_init();
-    mongoc_log_set_handler(silent, NULL);
-    atexit(mongoc_cleanup);
-}
-
 /* What the URL does not say itself. */
 static bool settle_uri(struct mongo *m, unsigned timeout_ms)
 {
-    mongoc_write_concern_t *w = mongoc_write_concern_new();
+    mongoc_write_concern_t *w = driver.mongoc_write_concern_new();
     int32_t t = (int32_t)timeout_ms;
-    mongoc_write_concern_set_w(w, MONGOC_WRITE_CONCERN_W_MAJORITY);
-    mongoc_write_concern_set_journal(w, true);
-    mongoc_uri_set_write_concern(m->uri, w);
-    mongoc_write_concern_destroy(w);
-    return mongoc_uri_set_option_as_int32(m->uri, MONGOC_URI_SERVERSELECTIONTIMEOUTMS, t) &&
-           mongoc_uri_set_option_as_int32(m->uri, MONGOC_URI_CONNECTTIMEOUTMS, t) &&
-           mongoc_uri_set_option_as_int32(m->uri, MONGOC_URI_SOCKETTIMEOUTMS, t) &&
-           mongoc_uri_set_option_as_int32(m->uri, MONGOC_URI_MAXPOOLSIZE, CONNECTIONS_MAX) &&
-           mongoc_uri_set_option_as_int32(m->uri, MONGOC_URI_WAITQUEUETIMEOUTMS, t) &&
-           mongoc_uri_set_option_as_bool(m->uri, MONGOC_URI_RETRYREADS, false) && /* a second wait of the same length */
-           mongoc_uri_set_appname(m->uri, "payflow");
+    driver.mongoc_write_concern_set_w(w, MONGOC_WRITE_CONCERN_W_MAJORITY);
+    driver.mongoc_write_concern_set_journal(w, true);
+    driver.mongoc_uri_set_write_concern(m->uri, w);
+    driver.mongoc_write_concern_destroy(w);
+    return driver.mongoc_uri_set_option_as_int32(m->uri, MONGOC_URI_SERVERSELECTIONTIMEOUTMS, t) &&
+           driver.mongoc_uri_set_option_as_int32(m->uri, MONGOC_URI_CONNECTTIMEOUTMS, t) &&
+           driver.mongoc_uri_set_option_as_int32(m->uri, MONGOC_URI_SOCKETTIMEOUTMS, t) &&
+           driver.mongoc_uri_set_option_as_int32(m->uri, MONGOC_URI_MAXPOOLSIZE, CONNECTIONS_MAX) &&
+           driver.mongoc_uri_set_option_as_int32(m->uri, MONGOC_URI_WAITQUEUETIMEOUTMS, t) &&
+           driver.mongoc_uri_set_option_as_bool(m->uri, MONGOC_URI_RETRYREADS,
+                                                false) && /* a second wait of the same length */
+           driver.mongoc_uri_set_appname(m->uri, "payflow");
 }
 
 enum pf_err documents_mongo_open(const struct mongo_options *o, struct documents **ret, char ret_why[256])
 {
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
     bson_error_t error = {0};
     struct mongo *m = calloc(1, sizeof *m);
     if (!m) {
         snprintf(ret_why, WHY, "out of memory");
         return PFE_NOMEM;
     }
-    pthread_once(&once, begin);
+    if (!driver_load(ret_why, WHY)) {
+        free(m);
+        return PFE_WRONG_STATE;
+    }
     m->base.ops = &ops;
-    m->uri = mongoc_uri_new_with_error(o->url, &error);
-    const char *name = m->uri ? mongoc_uri_get_database(m->uri) : NULL;
+    m->uri = driver.mongoc_uri_new_with_error(o->url, &error);
+    const char *name = m->uri ? driver.mongoc_uri_get_database(m->uri) : NULL;
     enum pf_err e = PFE_WRONG_STATE;
     if (!m->uri)
         snprintf(ret_why, WHY, "MONGO_URL is not a URL that MongoDB knows: mongodb://USER:PASSWORD@HOST/DATABASE");
@@ -414,8 +403,9 @@ enum pf_err documents_mongo_open(const struct mongo_options *o, struct documents
     else
         e = PFE_OK;
     if (e == PFE_OK) {
-        m->pool = mongoc_client_pool_new_with_error(m->uri, &error);
-        if (m->pool && mongoc_client_pool_set_error_api(m->pool, MONGOC_ERROR_API_VERSION_2) && ping(m, &error)) {
+        m->pool = driver.mongoc_client_pool_new_with_error(m->uri, &error);
+        if (m->pool && driver.mongoc_client_pool_set_error_api(m->pool, MONGOC_ERROR_API_VERSION_2) &&
+            ping(m, &error)) {
             *ret = &m->base;
             ret_why[0] = '\0';
             return PFE_OK;
