@@ -71,7 +71,13 @@ static void pass_on(struct gateway *g, struct http_req *r, const struct gateway_
         x->up = http_relay_later(r, answer_ready, on_stream, x);
     else
         http_suspend(r, answer_ready);
-    gateway_loop_post(x, POST_START);
+    exchange_start(x);
+}
+
+void gateway_turn(void *ctx, struct http_io *io)
+{
+    struct gateway *g = ctx;
+    gateway_loop_turn(&g->loops[http_io_index(io)], io);
 }
 
 void gateway_handle(struct http_req *r)
@@ -206,7 +212,7 @@ static bool start(struct gateway *g, const struct gateway_config *c, char why[25
     }
     for (g->n_loops = 0; g->n_loops < c->threads;) {
         struct loop *l = &g->loops[g->n_loops++];
-        l->epoll = l->wakeup = -1;
+        l->epoll = l->wakeup = l->clients = -1;
         if (!gateway_loop_start(l, g, why))
             return false;
     }

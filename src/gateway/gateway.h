@@ -2,15 +2,18 @@
  * gateway: one address before the services. It passes requests on to backends, over HTTP/1.1 (libcurl) or as gRPC
  * calls, and keeps answering while some of them do not.
  *
- *   http (I/O threads)            gateway loops (one for each I/O thread)        backends
+ *   http                          a loop                                       backends
  *   route · headers · suspend ──▶ retry ▷ breaker ▷ balancer ▷ curl ───────────▶
  *   answer            ◀── resume ── whole answers, or streams of bounded size ◀──
+ *
+ * Each of the http server's I/O threads has a loop, which takes its turns (gateway_turn): a request stays on the thread
+ * that has read it. Only gRPC calls are made on another one (rpc/client.h).
  *
  * A route (routes.c) says which group of backends serves a path, how long that may take, whether it is tried again,
  * which breaker guards it, and whether an old answer may stand in. Nothing is sent twice that may have had an effect:
  * libcurl's own repetition is held to the same rule.
  *
- * The handler is called by the http room; gateway_reload, _drain and _free by one thread.
+ * The handler and gateway_turn are called by the http room; gateway_reload, _drain and _free by one thread.
  */
 #ifndef GATEWAY_GATEWAY_H
 #define GATEWAY_GATEWAY_H
@@ -42,7 +45,7 @@ struct gateway_breaker {
 
 /* Borrowed during the call. */
 struct gateway_config {
-    unsigned threads;                                /* loops, 1..64 */
+    unsigned threads;                                /* the http server's, 1..64 */
     struct balancer_config balancer[GATEWAY_GROUPS]; /* wake, ctx and sticky_salt are the gateway's own */
     const char *cookie_name;                         /* of sticky sessions; a token of at most 63 bytes */
     const char *health_path;                         /* of active checks */
@@ -67,7 +70,8 @@ struct gateway;
 /* On failure NULL and one line in why. */
 struct gateway *gateway_new(const struct gateway_config *c, char why[256]);
 const struct http_route *gateway_routes(const struct gateway *g, size_t *ret_n);
-void gateway_handle(struct http_req *r); /* ctx: the gateway */
+void gateway_handle(struct http_req *r); /* ctx: the gateway, here and below */
+void gateway_turn(void *ctx, struct http_io *io);
 /* Backends, weights and bounds anew: what is gone finishes what it has. Of a new configuration all else needs a
  * restart.
  */

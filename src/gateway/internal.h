@@ -4,7 +4,7 @@
  * gateway.c    start, reload, end; the handler
  * request.c    an exchange from a request
  * backends.c   groups and their backends: from settings and registry, checks
- * loop.c       a thread with its epoll set and libcurl's handles
+ * loop.c       an I/O thread's turns: its epoll set and libcurl's handles
  * exchange.c   a request's way: attempts, judgement, answer
  * transfer.c   one attempt over HTTP: what libcurl is told and tells
  * answer.c     what the client gets
@@ -25,6 +25,7 @@
 #include "gateway/gateway.h"
 #include "gateway/routes.h"
 #include "http/relay.h"
+#include "http/turn.h"
 
 enum {
     LOOPS_MAX = 64,
@@ -173,7 +174,7 @@ struct exchange {
 
 /* ---- loops */
 
-enum { POST_START = 1, POST_WAKE = 2, POST_RPC = 4 };
+enum { POST_WAKE = 1, POST_RPC = 2 };
 
 struct check {
     struct balancer_check check;
@@ -189,9 +190,8 @@ struct socket_state {
 
 struct loop {
     struct gateway *g;
-    pthread_t thread;
-    bool started;
     int epoll, wakeup;
+    int clients; /* http_io_fd of the thread that drives it, in the set; -1: none yet */
     CURLM *multi;
     struct socket_state *sockets; /* by descriptor */
     unsigned n_sockets;
@@ -206,7 +206,7 @@ struct loop {
 
     pthread_mutex_t lock; /* of the posts */
     struct exchange *first, *last;
-    bool asleep, stop, abort;
+    bool asleep, abort;
 };
 
 struct gateway {
@@ -229,8 +229,7 @@ struct gateway {
     bool (*draining)(void *ctx);
     void *ctx;
     atomic_bool closed; /* takes nothing new */
-    atomic_uint next_loop;
-    atomic_uint live; /* exchanges, all loops */
+    atomic_uint live;   /* exchanges, all loops */
 };
 
 int64_t gateway_now(void); /* monotonic */
@@ -242,7 +241,8 @@ struct exchange *request_exchange(struct gateway *g, struct http_req *r, const s
 /* ---- loop.c */
 bool gateway_loop_start(struct loop *l, struct gateway *g, char why[256]);
 void gateway_loop_stop(struct loop *l);
-struct loop *gateway_loop_mine(struct gateway *g); /* of this I/O thread */
+void gateway_loop_turn(struct loop *l, struct http_io *io); /* NULL: without clients */
+struct loop *gateway_loop_mine(void);                       /* of this I/O thread */
 void gateway_loop_post(struct exchange *x, unsigned what);
 CURL *gateway_loop_easy(struct loop *l); /* NULL: no memory */
 void gateway_loop_easy_back(struct loop *l, CURL *easy);

@@ -1,4 +1,7 @@
-/* A loop: one thread, one epoll set, one libcurl multi handle with its connections. */
+/*
+ * A loop: one epoll set, one libcurl multi handle with its connections. An I/O thread of the http room drives it by
+ * turns, so that both sides of a request are on one thread.
+ */
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
@@ -8,24 +11,18 @@
 
 #include "gateway/internal.h"
 
-enum { EVENTS = 128, SPARE_MAX = 256, CONNECTIONS_KEPT = 256 };
+enum { EVENTS = 128, SPARE_MAX = 256, CONNECTIONS_KEPT = 256, LAST_TURNS = 100 };
 
 int64_t gateway_now(void)
 {
     return clock_mono(clock_system());
 }
 
-struct loop *gateway_loop_mine(struct gateway *g)
+static _Thread_local struct loop *mine; /* in a turn */
+
+struct loop *gateway_loop_mine(void)
 {
-    static _Thread_local struct {
-        struct gateway *g;
-        unsigned i;
-    } mine;
-    if (mine.g != g) {
-        mine.g = g;
-        mine.i = atomic_fetch_add(&g->next_loop, 1) % g->n_loops;
-    }
-    return &g->loops[mine.i];
+    return mine;
 }
 
 void gateway_loop_post(struct exchange *x, unsigned what)
@@ -177,15 +174,14 @@ static void collect(struct loop *l)
     }
 }
 
-/* ---- the thread */
+/* ---- turns */
 
-static struct exchange *posts(struct loop *l, bool sleep, bool *ret_stop, bool *ret_abort)
+static struct exchange *posts(struct loop *l, bool sleep, bool *ret_abort)
 {
     pthread_mutex_lock(&l->lock);
     struct exchange *x = l->first;
     l->first = l->last = NULL;
-    l->asleep = sleep && !x && !l->stop;
-    *ret_stop = l->stop;
+    l->asleep = sleep && !x;
     *ret_abort = l->abort;
     pthread_mutex_unlock(&l->lock);
     return x;
@@ -202,8 +198,6 @@ static void take_up(struct loop *l, struct exchange *x)
         pthread_mutex_unlock(&l->lock);
         if (dead)
             exchange_unref(x);
-        else if (what & POST_START)
-            exchange_start(x);
         else if (what & POST_RPC)
             exchange_rpc(x);
         else if (what & POST_WAKE)
@@ -232,47 +226,78 @@ static int wait_ms(const struct loop *l, int64_t now, bool idle)
     return us <= 0 ? 0 : (int)((us + 999) / 1000);
 }
 
-static void *run(void *arg)
+/* True: the clients want something. */
+static bool sockets(struct loop *l, const struct epoll_event *events, int n)
 {
-    struct loop *l = arg;
-    struct epoll_event events[EVENTS];
-    bool stop = false, aborting = false;
+    bool clients = false;
     int running;
-    pthread_setname_np(pthread_self(), "gateway");
-    while (!stop) {
-        int64_t now = gateway_now();
-        int ms = wait_ms(l, now, l != &l->g->loops[0] || l->n_live == 0);
-        struct exchange *x = posts(l, ms > 0, &stop, &aborting);
-        int n = epoll_wait(l->epoll, events, EVENTS, x || stop || (aborting && l->live) ? 0 : ms);
-        pthread_mutex_lock(&l->lock);
-        l->asleep = false;
-        pthread_mutex_unlock(&l->lock);
-        for (int i = 0; i < n; i++) {
-            if (events[i].data.fd == l->wakeup)
-                continue; /* edge-triggered, so never read: 2^64 writes do not happen */
-            if (!wanted(l, events[i].data.fd))
-                continue;
-            unsigned e = events[i].events;
-            int mask = (e & EPOLLIN ? CURL_CSELECT_IN : 0) | (e & EPOLLOUT ? CURL_CSELECT_OUT : 0) |
-                       (e & (EPOLLERR | EPOLLHUP) ? CURL_CSELECT_ERR : 0);
-            curl_multi_socket_action(l->multi, events[i].data.fd, mask, &running);
-        }
-        take_up(l, x);
-        now = gateway_now();
-        if (l->curl_due_us <= now) {
-            l->curl_due_us = INT64_MAX;
-            curl_multi_socket_action(l->multi, CURL_SOCKET_TIMEOUT, 0, &running);
-        }
-        collect(l);
-        if (now - l->tick_us >= TICK_US)
-            tick(l, now);
-        for (struct exchange *y = aborting ? l->live : NULL, *next; y; y = next) {
-            next = y->next;
-            exchange_abort(y);
-        }
-        exchange_announce(l);
+    for (int i = 0; i < n; i++) {
+        int fd = events[i].data.fd;
+        clients |= fd == l->clients;
+        if (fd == l->clients || fd == l->wakeup) /* that is edge-triggered, so never read: 2^64 writes do not happen */
+            continue;
+        if (!wanted(l, fd))
+            continue;
+        unsigned e = events[i].events;
+        int mask = (e & EPOLLIN ? CURL_CSELECT_IN : 0) | (e & EPOLLOUT ? CURL_CSELECT_OUT : 0) |
+                   (e & (EPOLLERR | EPOLLHUP) ? CURL_CSELECT_ERR : 0);
+        curl_multi_socket_action(l->multi, fd, mask, &running);
     }
-    return NULL;
+    return clients;
+}
+
+static void timers(struct loop *l)
+{
+    int running;
+    int64_t now = gateway_now();
+    if (l->curl_due_us <= now) {
+        l->curl_due_us = INT64_MAX;
+        curl_multi_socket_action(l->multi, CURL_SOCKET_TIMEOUT, 0, &running);
+    }
+    collect(l);
+    if (now - l->tick_us >= TICK_US)
+        tick(l, now);
+}
+
+static bool adopt(struct loop *l, struct http_io *io)
+{
+    struct epoll_event e = {.events = EPOLLIN, .data.fd = http_io_fd(io)};
+    mine = l;
+    if (epoll_ctl(l->epoll, EPOLL_CTL_ADD, e.data.fd, &e) != 0)
+        return false;
+    l->clients = e.data.fd;
+    return true;
+}
+
+/* What backends have said comes first, so that their answers go out in the same round of the clients in which new
+ * requests come in; then these go on to the backends. */
+void gateway_loop_turn(struct loop *l, struct http_io *io)
+{
+    struct epoll_event events[EVENTS];
+    bool aborting = false;
+    if (io && l->clients < 0 && !adopt(l, io))
+        abort(); /* out of kernel memory before the first request */
+    int ms = wait_ms(l, gateway_now(), l != &l->g->loops[0] || l->n_live == 0);
+    int clients_ms = io ? http_io_wait_ms(io) : -1;
+    if (clients_ms >= 0 && clients_ms < ms)
+        ms = clients_ms;
+    struct exchange *x = posts(l, ms > 0, &aborting);
+    int n = epoll_wait(l->epoll, events, EVENTS, x || (aborting && l->live) ? 0 : ms);
+    pthread_mutex_lock(&l->lock);
+    l->asleep = false;
+    pthread_mutex_unlock(&l->lock);
+    bool clients = sockets(l, events, n);
+    take_up(l, x);
+    collect(l);
+    exchange_announce(l);
+    if (io && (clients || http_io_wait_ms(io) == 0))
+        http_io_run(io);
+    timers(l);
+    for (struct exchange *y = aborting ? l->live : NULL, *next; y; y = next) {
+        next = y->next;
+        exchange_abort(y);
+    }
+    exchange_announce(l);
 }
 
 bool gateway_loop_start(struct loop *l, struct gateway *g, char why[256])
@@ -297,25 +322,17 @@ bool gateway_loop_start(struct loop *l, struct gateway *g, char why[256])
     curl_multi_setopt(l->multi, CURLMOPT_TIMERDATA, l);
     curl_multi_setopt(l->multi, CURLMOPT_MAXCONNECTS, (long)CONNECTIONS_KEPT);
     curl_multi_setopt(l->multi, CURLMOPT_PIPELINING, CURLPIPE_NOTHING);
-    if (pthread_create(&l->thread, NULL, run, l) != 0) {
-        snprintf(why, 256, "the gateway's loop cannot start: no thread");
-        return false;
-    }
-    l->started = true;
     return true;
 }
 
 void gateway_loop_stop(struct loop *l)
 {
-    if (l->started) {
-        pthread_mutex_lock(&l->lock);
-        l->stop = true;
-        pthread_mutex_unlock(&l->lock);
-        (void)eventfd_write(l->wakeup, 1);
-        pthread_join(l->thread, NULL);
-        if (l == &l->g->loops[0])
-            backends_stop(l);
-    }
+    l->abort = true;
+    /* The threads are gone. What their last turns have left are streams whose clients are gone too. */
+    for (int i = 0; i < LAST_TURNS && l->n_live > 0; i++)
+        gateway_loop_turn(l, NULL);
+    if (l->multi && l == &l->g->loops[0])
+        backends_stop(l);
     for (unsigned i = 0; i < l->n_spare; i++)
         curl_easy_cleanup(l->spare[i]);
     free(l->spare);

@@ -4,69 +4,74 @@
 #include "gateway/headers.h"
 #include "gateway/internal.h"
 
+/*
+ * libcurl looks through its list of headers a dozen times for each request, and passes on what stands in it as it is.
+ * So only those that it looks for have a place of their own there; all others are one piece, with their line ends.
+ */
 struct build {
     struct exchange *x;
     struct curl_slist **end;
+    char *rest; /* the piece; there is room for all that is put */
     bool failed;
 };
 
 /* libcurl reads this list and nothing else of it, so it may lie in an arena. */
-static void line(struct build *b, struct str name, struct str sep, struct str one, struct str two)
+static void node(struct build *b, char *text)
 {
-    struct arena *a = &b->x->arena;
-    struct curl_slist *node = arena_alloc(a, sizeof *node);
-    char *text = arena_alloc(a, name.n + sep.n + one.n + two.n + 1);
-    if (!node || !text) {
+    struct curl_slist *n = arena_alloc(&b->x->arena, sizeof *n);
+    if (!n || !text) {
         b->failed = true;
         return;
     }
-    char *p = text;
-    const struct str parts[] = {name, sep, one, two};
-    for (unsigned i = 0; i < 4; i++) {
-        if (parts[i].n)
-            memcpy(p, parts[i].p, parts[i].n);
-        p += parts[i].n;
+    *n = (struct curl_slist){.data = text};
+    *b->end = n;
+    b->end = &n->next;
+}
+
+/* As a line of its own. */
+static void line(struct build *b, struct str name, struct str value)
+{
+    char *text = arena_alloc(&b->x->arena, name.n + value.n + 3);
+    if (text) {
+        memcpy(text, name.p, name.n);
+        /* libcurl takes "Name:" as a wish to leave a header out, and "Name;" as one without a value */
+        memcpy(text + name.n, value.n ? ": " : ";", value.n ? 3 : 2);
+        if (value.n) {
+            memcpy(text + name.n + 2, value.p, value.n);
+            text[name.n + 2 + value.n] = '\0';
+        }
     }
-    *p = '\0';
-    *node = (struct curl_slist){.data = text};
-    *b->end = node;
-    b->end = &node->next;
+    node(b, text);
+}
+
+static void bytes(struct build *b, struct str s)
+{
+    memcpy(b->rest, s.p, s.n);
+    b->rest += s.n;
 }
 
 static void put(struct build *b, struct str name, struct str value)
 {
-    /* libcurl takes "Name:" as a wish to leave a header out, and "Name;" as one without a value */
+    bytes(b, name);
+    bytes(b, STR(": "));
     if (value.n)
-        line(b, name, STR(": "), value, STR_NONE);
-    else
-        line(b, name, STR(";"), STR_NONE, STR_NONE);
+        bytes(b, value);
+    bytes(b, STR("\r\n"));
 }
 
 /* All values that came with the request, and one more. */
 static void append(struct build *b, const struct http_pair *h, unsigned n, struct str name, struct str more)
 {
-    struct arena *a = &b->x->arena;
-    size_t len = more.n;
-    for (unsigned i = 0; i < n; i++) {
-        if (h[i].name.n == name.n && str_eq_nocase(h[i].name, name))
-            len += h[i].value.n + 2;
-    }
-    char *text = arena_alloc(a, len + 1), *p = text;
-    if (!text) {
-        b->failed = true;
-        return;
-    }
+    bytes(b, name);
+    bytes(b, STR(": "));
     for (unsigned i = 0; i < n; i++) {
         if (h[i].name.n != name.n || !str_eq_nocase(h[i].name, name) || h[i].value.n == 0)
             continue;
-        memcpy(p, h[i].value.p, h[i].value.n);
-        p += h[i].value.n;
-        memcpy(p, ", ", 2);
-        p += 2;
+        bytes(b, h[i].value);
+        bytes(b, STR(", "));
     }
-    memcpy(p, more.p, more.n);
-    p += more.n;
-    put(b, name, (struct str){text, (size_t)(p - text)});
+    bytes(b, more);
+    bytes(b, STR("\r\n"));
 }
 
 enum kind { KIND_PASS, KIND_DROP, KIND_CONNECTION };
@@ -107,38 +112,61 @@ static bool named(const struct http_req *r, const struct http_pair *h, unsigned 
     return false;
 }
 
+/* Those that libcurl would add by itself, or needs to know. */
+static const struct str known[] = {{"Host", 4}, {"Expect", 6}, {"Accept", 6}, {"Content-Type", 12}, {"User-Agent", 10}};
+enum { KNOWN = sizeof known / sizeof *known };
+
+static unsigned which(struct str name)
+{
+    unsigned i = 0;
+    while (i < KNOWN && (known[i].n != name.n || !str_eq_nocase(known[i], name)))
+        i++;
+    return i;
+}
+
 static void headers(struct build *b, const struct http_req *r)
 {
     const struct http_pair *h;
-    unsigned n = http_headers(r, &h);
-    bool connection = http_header_count(r, "connection") > 0;
-    bool type = false, accept = false, agent = false;
+    const unsigned n = http_headers(r, &h);
+    const struct str via = str_c(b->x->g->via), peer = str_c(r->peer), host = http_header(r, "host");
+    const bool connection = http_header_count(r, "connection") > 0;
+    bool seen[KNOWN + 1] = {false};
+    size_t room =
+        via.n + peer.n + host.n + r->request_id.n + r->traceparent.n + 128; /* with names, of which these have 103 */
+    for (unsigned i = 0; i < n; i++)
+        room += h[i].name.n + h[i].value.n + 4;
+    char *rest = arena_alloc(&b->x->arena, room);
+    if (!rest) {
+        b->failed = true;
+        return;
+    }
+    b->rest = rest;
+    append(b, h, n, STR("Via"), via);
     for (unsigned i = 0; i < n; i++) {
-        struct str name = h[i].name;
+        const struct str name = h[i].name;
         if (kind_of(name) != KIND_PASS || (connection && !stays(name) && named(r, h, n, name)))
             continue;
-        type |= str_eq_nocase(name, STR("content-type"));
-        accept |= str_eq_nocase(name, STR("accept"));
-        agent |= str_eq_nocase(name, STR("user-agent"));
-        put(b, name, h[i].value);
+        const unsigned k = which(name);
+        seen[k] = true;
+        if (k < KNOWN)
+            line(b, name, h[i].value);
+        else
+            put(b, name, h[i].value);
     }
-    struct str host = http_header(r, "host");
-    append(b, h, n, STR("Via"), str_c(b->x->g->via));
-    append(b, h, n, STR("X-Forwarded-For"), str_c(r->peer));
+    append(b, h, n, STR("X-Forwarded-For"), peer);
     put(b, STR("X-Forwarded-Proto"), r->https ? STR("https") : STR("http"));
     if (host.n)
         append(b, h, n, STR("X-Forwarded-Host"), host);
     put(b, STR("X-Request-Id"), r->request_id);
     if (r->traceparent.n)
         put(b, STR("traceparent"), r->traceparent);
-    /* what libcurl would add by itself */
-    line(b, STR("Expect"), STR(":"), STR_NONE, STR_NONE);
-    if (!accept)
-        line(b, STR("Accept"), STR(":"), STR_NONE, STR_NONE);
-    if (!type)
-        line(b, STR("Content-Type"), STR(":"), STR_NONE, STR_NONE);
-    if (!agent)
-        line(b, STR("User-Agent"), STR(":"), STR_NONE, STR_NONE);
+    b->rest[-2] = '\0'; /* libcurl ends its lines itself */
+    node(b, rest);
+    static char none[KNOWN][16] = {"", "Expect:", "Accept:", "Content-Type:", "User-Agent:"};
+    for (unsigned k = 1; k < KNOWN; k++) { /* but Host, without which there is no request */
+        if (!seen[k])
+            node(b, none[k]);
+    }
 }
 
 static struct str join(struct arena *a, const struct str *parts, unsigned n)
@@ -192,7 +220,7 @@ struct exchange *request_exchange(struct gateway *g, struct http_req *r, const s
     memset(x, 0, offsetof(struct exchange, block));
     arena_init(&x->arena, x->block, sizeof x->block, EXCHANGE_ARENA);
     x->g = g;
-    x->loop = gateway_loop_mine(g);
+    x->loop = gateway_loop_mine();
     x->row = row;
     x->r = r;
     x->method = r->method;

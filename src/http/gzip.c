@@ -47,7 +47,7 @@ bool accepts_gzip(struct str accept)
     return star;
 }
 
-static z_stream *deflater(struct io *io)
+static z_stream *deflater(struct http_io *io)
 {
     z_stream *z = io->deflater;
     if (z)
@@ -61,7 +61,7 @@ static z_stream *deflater(struct io *io)
     return z;
 }
 
-void io_deflater_free(struct io *io)
+void io_deflater_free(struct http_io *io)
 {
     if (io->deflater)
         deflateEnd(io->deflater);

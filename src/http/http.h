@@ -83,6 +83,8 @@ struct http_req {
     struct buf out; /* body; write here, then http_reply_out */
 };
 
+struct http_io;
+
 struct http_config {
     const char *host;                /* address to bind; borrowed during start */
     uint16_t port;                   /* 0: any free one, see http_server_port */
@@ -99,6 +101,8 @@ struct http_config {
     /* NULL, or called when the headers are there and a body is to follow, on the I/O thread: other than PFE_OK refuses
      * the request without keeping its body. *ret_detail: a literal, or NULL. It must not block, suspend or answer. */
     enum pf_err (*early)(const struct http_req *r, const char **ret_detail);
+    /* NULL: the I/O threads have nothing but their clients. Else what they do again and again: see http/turn.h. */
+    void (*turn)(void *ctx, struct http_io *io);
     void *ctx;
     struct metrics *metrics; /* borrowed */
     const struct clock *clock;

@@ -13,6 +13,7 @@
 #include "http/http.h"
 #include "http/relay.h"
 #include "http/router.h"
+#include "http/turn.h"
 
 enum {
     INLINE_BYTES = 8192, /* most requests fit: a body, its JSON tree, a few headers */
@@ -55,7 +56,7 @@ enum known_header {
 };
 
 /* One per I/O thread; written only by it. Counters are read by others. */
-struct io {
+struct http_io {
     _Alignas(64) atomic_uint_fast64_t requests; /* answered */
     atomic_int_fast64_t arriving;               /* headers seen, handler not yet entered */
     atomic_int_fast64_t handling;               /* handler entered, answer not yet queued */
@@ -66,6 +67,14 @@ struct io {
     unsigned n_idle;
     uint64_t id[2]; /* state of the id generator */
     void *deflater; /* z_stream, made on first use */
+
+    /* with http_config.turn, else unused: turn.c */
+    struct MHD_Daemon *daemon;
+    pthread_t thread;
+    bool started;
+    bool resumed;       /* a connection by its own thread, since the last http_io_run */
+    atomic_uint wakers; /* other threads in server_resume */
+    int listen_fd;      /* its own descriptor of the one socket; MHD closes it */
 };
 
 /* The thread that owns the counter is the only one to write it, so no locked instruction is needed. */
@@ -75,7 +84,9 @@ static inline void count_add(atomic_int_fast64_t *c, int64_t by)
 }
 
 struct http_server {
-    struct MHD_Daemon *daemon;
+    struct MHD_Daemon *daemon; /* NULL with `turn`: each thread has one */
+    void (*turn)(void *ctx, struct http_io *io);
+    atomic_bool halted; /* no more turns */
     const struct http_route *routes;
     size_t n_routes;
     struct router *router;
@@ -88,7 +99,7 @@ struct http_server {
     struct cidr_list proxies; /* whose X-Forwarded-* count */
     bool any_origin, tls, access_log;
     unsigned max_connections;
-    int listen_fd; /* MHD closes it */
+    int listen_fd; /* MHD closes it, or with `turn` we */
     uint16_t port;
     pthread_t starter;
     char mhd_says[160]; /* while starting */
@@ -116,7 +127,7 @@ struct http_server {
     _Atomic(struct metric_histogram *) *durations;
     atomic_uint next_io;
     unsigned n_io;
-    struct io io[];
+    struct http_io io[];
 };
 
 struct connection {
@@ -143,7 +154,7 @@ struct request {
     struct http_req pub; /* first: http_req * and request * are the same address */
     struct MHD_Connection *conn;
     struct connection *client; /* NULL: there was no memory for it */
-    struct io *io;
+    struct http_io *io;
     struct http_server *server;
     struct request *next; /* in io->idle */
     enum phase phase;
@@ -198,7 +209,7 @@ bool request_is_json(const struct request *r);
 /* trace.c */
 void request_make_id(struct request *r);
 void request_make_trace(struct request *r);
-void io_seed(struct io *io);
+void io_seed(struct http_io *io);
 
 /* server.c: stop does not have to wait for the rest of it any more. */
 void request_arrived(struct request *r);
@@ -220,7 +231,7 @@ bool reply_as_bytes(struct request *r, enum pf_err e, const char *detail, int fd
 /* stream.c: the connection's end of a stream, on its I/O thread. _put takes less than n after it has suspended the
  * connection; _put_end suspends it unless the answer is there; _close returns whether it is. _read is a content reader
  * of MHD. */
-void stream_attach(struct http_stream *s, struct MHD_Connection *conn);
+void stream_attach(struct http_stream *s, const struct request *r);
 void stream_waker(struct http_stream *s, void (*wake)(void *ctx), void *ctx);
 size_t stream_put(struct http_stream *s, const char *p, size_t n, bool *ret_answered);
 bool stream_put_end(struct http_stream *s);
@@ -237,6 +248,18 @@ bool relay_close(struct request *r);
 struct answer;
 struct MHD_Response *relay_response(const struct request *r, const struct answer *a);
 bool relay_has(const struct http_relay *relay, const char *name);
+
+/* server.c: a daemon with a thread for each of ours, or with none (`driven`); NULL: errno and mhd_says. */
+struct MHD_Daemon *server_daemon(struct http_server *s, const struct http_config *c, const char *cert, const char *key,
+                                 int listen_fd, bool driven);
+/* The calling thread is that of io from now on. */
+void server_take_place(struct http_io *io);
+/* Any thread; in place of MHD_resume_connection. */
+void server_resume(struct http_io *io, struct MHD_Connection *conn);
+
+/* turn.c: the threads that take turns, in place of MHD's. On failure errno, and nothing is left. */
+bool turn_start(struct http_server *s, const struct http_config *c, const char *cert, const char *key);
+void turn_stop(struct http_server *s);
 
 /* server.c: calls the handler, or answers in its place. */
 void request_dispatch(struct request *r);
@@ -266,7 +289,7 @@ bool request_deflate(struct request *r, struct str body);
  */
 enum pf_err server_plain(struct http_server *s, struct str gzipped, struct str *ret);
 void server_plain_free(struct http_server *s);
-void io_deflater_free(struct io *io);
+void io_deflater_free(struct http_io *io);
 
 /* observe.c: log line and metrics of an answer. */
 void observe(struct request *r, int status, size_t bytes);
@@ -286,7 +309,9 @@ void watch_body(struct request *r);
 void watch_answer(struct request *r, size_t bytes);
 void watch_pause(struct connection *c);
 /* On the I/O thread of conn: from now on that thread's wait ends ten times a second. */
-void watch_pulse(struct io *io, struct MHD_Connection *conn);
+void watch_pulse(struct http_io *io, struct MHD_Connection *conn);
+/* The same for a daemon, from any thread. False: no descriptor is left. */
+bool watch_pulse_daemon(struct http_io *io, struct MHD_Daemon *mine);
 
 /* pem.c */
 /* NUL-terminated, from malloc; NULL and why. */

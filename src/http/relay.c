@@ -52,7 +52,7 @@ static bool begin(struct request *r)
     r->pub.up = http_stream_new(NULL, NULL);
     if (!r->pub.up)
         return false;
-    stream_attach(r->pub.up, r->conn);
+    stream_attach(r->pub.up, r);
     r->pub.body_length = r->chunked ? -1 : (int64_t)r->content_length;
     r->uploading = true;
     request_dispatch(r);
@@ -143,7 +143,7 @@ struct MHD_Response *relay_response(const struct request *r, const struct answer
     const struct http_relay *relay = a->relay;
     uint64_t length = relay->length < 0 ? MHD_SIZE_UNKNOWN : (uint64_t)relay->length;
     if (relay->down) {
-        stream_attach(relay->down, r->conn);
+        stream_attach(relay->down, r);
         struct MHD_Response *m = MHD_create_response_from_callback(length, BLOCK, stream_read, relay->down, on_free);
         if (!m)
             (void)stream_close(relay->down);

@@ -50,10 +50,31 @@ const char *http_method_name(enum http_method m)
 
 /* ---- I/O threads and request objects */
 
-/* MHD starts the I/O threads and has no callback for that; a thread takes its place at the first callback. */
-static struct io *io_of(struct http_server *s)
+static _Thread_local struct http_io *mine;
+
+void server_take_place(struct http_io *io)
 {
-    static _Thread_local struct io *mine;
+    mine = io;
+}
+
+void server_resume(struct http_io *io, struct MHD_Connection *conn)
+{
+    if (!io->daemon || io == mine) {
+        if (io->daemon)
+            io->resumed = true;
+        MHD_resume_connection(conn);
+        return;
+    }
+    /* MHD has nothing to wake a thread with that is not its own. The stop waits for us. */
+    atomic_fetch_add(&io->wakers, 1);
+    MHD_resume_connection(conn);
+    (void)eventfd_write(atomic_load(&io->pulse), 1);
+    atomic_fetch_sub(&io->wakers, 1);
+}
+
+/* MHD starts the I/O threads and has no callback for that; a thread takes its place at the first callback. */
+static struct http_io *io_of(struct http_server *s)
+{
     if (!mine || mine->server != s) {
         unsigned i = atomic_fetch_add(&s->next_io, 1);
         if (i >= s->n_io) {
@@ -67,7 +88,7 @@ static struct io *io_of(struct http_server *s)
 
 static struct request *request_new(struct http_server *s)
 {
-    struct io *io = io_of(s);
+    struct http_io *io = io_of(s);
     struct request *r = io->idle;
     if (r) {
         io->idle = r->next;
@@ -104,7 +125,7 @@ static void request_destroy(struct request *r)
 
 static void request_keep(struct request *r)
 {
-    struct io *io = r->io;
+    struct http_io *io = r->io;
     if (io->n_idle >= KEEP_REQUESTS) {
         request_destroy(r);
         return;
@@ -296,7 +317,7 @@ void http_resume(struct http_req *pub)
 {
     struct request *r = (struct request *)pub;
     if (!r->orphan) {
-        MHD_resume_connection(r->conn);
+        server_resume(r->io, r->conn);
         return;
     }
     struct http_server *s = r->server;
@@ -347,7 +368,7 @@ static void on_completed(void *cls, struct MHD_Connection *conn, void **context,
     watch_expect(s, r->client,
                  2); /* MHD sees to it that it is not quiet for more than one; the other is for a request line */
     request_arrived(r);
-    struct io *io = r->io;
+    struct http_io *io = r->io;
     bool counted = r->counted, ours = true;
     if (relay_close(r))
         r->phase = PHASE_SUSPENDED;
@@ -466,6 +487,7 @@ static struct http_server *server_new(const struct http_config *c, char why[256]
     s->bodies_max = c->bodies_max ? c->bodies_max : HTTP_BODIES_MAX;
     pthread_mutex_init(&s->plain_lock, NULL);
     s->ctx = c->ctx;
+    s->turn = c->turn;
     s->metrics = c->metrics;
     s->clock = c->clock;
     s->access_log = c->access_log;
@@ -506,26 +528,38 @@ static struct http_server *server_new(const struct http_config *c, char why[256]
     return s;
 }
 
-static struct MHD_Daemon *daemon_start(struct http_server *s, const struct http_config *c, char *cert, char *key)
+struct MHD_Daemon *server_daemon(struct http_server *s, const struct http_config *c, const char *cert, const char *key,
+                                 int listen_fd, bool driven)
 {
     struct MHD_OptionItem options[8];
-    unsigned n = 0, flags = MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ITC | MHD_USE_ERROR_LOG;
-    if (s->n_io > 1)
+    unsigned n = 0, flags = (driven ? MHD_USE_EPOLL : MHD_USE_EPOLL_INTERNAL_THREAD) | MHD_ALLOW_SUSPEND_RESUME |
+                            MHD_USE_ITC | MHD_USE_ERROR_LOG;
+    unsigned connections = s->max_connections + CONNECTION_SPARE;
+    if (!driven && s->n_io > 1) {
         options[n++] = (struct MHD_OptionItem){MHD_OPTION_THREAD_POOL_SIZE, (intptr_t)s->n_io, NULL};
+        connections *= s->n_io; /* MHD gives each thread its share */
+    }
     if (s->tls) {
         flags |= MHD_USE_TLS;
         options[n++] = (struct MHD_OptionItem){MHD_OPTION_HTTPS_PRIORITIES, 0, (void *)tls_priorities};
-        options[n++] = (struct MHD_OptionItem){MHD_OPTION_HTTPS_MEM_CERT, 0, cert};
-        options[n++] = (struct MHD_OptionItem){MHD_OPTION_HTTPS_MEM_KEY, 0, key};
+        options[n++] = (struct MHD_OptionItem){MHD_OPTION_HTTPS_MEM_CERT, 0, (void *)cert};
+        options[n++] = (struct MHD_OptionItem){MHD_OPTION_HTTPS_MEM_KEY, 0, (void *)key};
     }
     options[n] = (struct MHD_OptionItem){MHD_OPTION_END, 0, NULL};
-    unsigned connections = (s->max_connections + CONNECTION_SPARE) * s->n_io; /* MHD gives each thread its share */
     return MHD_start_daemon(flags, 0, on_accept, s, on_access, s, MHD_OPTION_EXTERNAL_LOGGER, on_mhd_log, s,
-                            MHD_OPTION_LISTEN_SOCKET, s->listen_fd, MHD_OPTION_CONNECTION_LIMIT, connections,
+                            MHD_OPTION_LISTEN_SOCKET, listen_fd, MHD_OPTION_CONNECTION_LIMIT, connections,
                             MHD_OPTION_CONNECTION_TIMEOUT, c->idle_timeout_s, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
                             (size_t)CONNECTION_BYTES, MHD_OPTION_NOTIFY_COMPLETED, on_completed, s,
                             MHD_OPTION_NOTIFY_CONNECTION, on_connection, s, MHD_OPTION_URI_LOG_CALLBACK, on_uri, s,
                             MHD_OPTION_UNESCAPE_CALLBACK, on_unescape, s, MHD_OPTION_ARRAY, options, MHD_OPTION_END);
+}
+
+static bool threads_start(struct http_server *s, const struct http_config *c, const char *cert, const char *key)
+{
+    if (s->turn)
+        return turn_start(s, c, cert, key);
+    s->daemon = server_daemon(s, c, cert, key, s->listen_fd, false);
+    return s->daemon != NULL;
 }
 
 static bool config_ok(const struct http_config *c, char why[256])
@@ -554,20 +588,19 @@ struct http_server *http_server_start(const struct http_config *c, char why[256]
     if (s) {
         s->listen_fd = listen_open(c->host, c->port, &s->port, why);
         bool watching = s->listen_fd >= 0 && watch_start(s, c->idle_timeout_s);
-        if (watching)
-            s->daemon = daemon_start(s, c, cert, key);
-        if (watching && !s->daemon) {
+        bool started = watching && threads_start(s, c, cert, key);
+        if (watching && !started) {
             int e = errno;
             watch_end(s);
             watch_free(s);
             errno = e;
         }
-        if (s->listen_fd >= 0 && !s->daemon) {
+        if (s->listen_fd >= 0 && !started) {
             snprintf(why, 256, "cannot start the HTTP server on %s port %u: %s", c->host, s->port,
                      s->mhd_says[0] ? s->mhd_says : strerror(errno));
             close(s->listen_fd);
         }
-        if (!s->daemon) {
+        if (!started) {
             server_free(s);
             s = NULL;
         }
@@ -608,6 +641,8 @@ void http_server_drain(struct http_server *s)
     if (never < 0)
         return; /* on_accept still turns everybody away */
     dup3(never, s->listen_fd, O_CLOEXEC);
+    for (unsigned i = 0; s->turn && i < s->n_io; i++)
+        dup3(never, s->io[i].listen_fd, O_CLOEXEC);
     close(never);
 }
 
@@ -617,7 +652,7 @@ static int64_t sum(const struct http_server *s, enum count which)
 {
     int64_t n = which == ARRIVING ? 0 : atomic_load(&s->orphans);
     for (unsigned i = 0; i < s->n_io; i++) {
-        const struct io *io = &s->io[i];
+        const struct http_io *io = &s->io[i];
         n += atomic_load(which == ARRIVING ? &io->arriving : which == HANDLING ? &io->handling : &io->in_flight);
     }
     return n;
@@ -644,7 +679,10 @@ void http_server_stop(struct http_server *s, unsigned wait_ms)
     while (sum(s, HANDLING) > 0)
         nap();
     watch_end(s);
-    MHD_stop_daemon(s->daemon);
+    if (s->turn)
+        turn_stop(s);
+    else
+        MHD_stop_daemon(s->daemon);
     watch_free(s);
     server_free(s);
 }

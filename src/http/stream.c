@@ -9,6 +9,7 @@ struct http_stream {
     pthread_mutex_t lock;
     unsigned holders;
     struct MHD_Connection *conn; /* NULL: none yet, or gone */
+    struct http_io *io;          /* its thread's */
     bool suspended;              /* conn is, because of this stream */
     bool other_waits;            /* for bytes, or for room */
     bool ended, broken;          /* by whoever puts or gives */
@@ -75,7 +76,7 @@ static void go_on(struct http_stream *s)
 {
     if (s->suspended && s->conn) {
         s->suspended = false;
-        MHD_resume_connection(s->conn);
+        server_resume(s->io, s->conn);
     }
 }
 
@@ -159,9 +160,10 @@ void http_stream_end(struct http_stream *s)
 
 /* ---- the connection's thread */
 
-void stream_attach(struct http_stream *s, struct MHD_Connection *conn)
+void stream_attach(struct http_stream *s, const struct request *r)
 {
-    s->conn = conn; /* nobody else knows it yet, or nobody looks before the next call under the lock */
+    s->io = r->io;
+    s->conn = r->conn; /* nobody else knows it yet, or nobody looks before the next call under the lock */
 }
 
 void stream_waker(struct http_stream *s, void (*wake)(void *ctx), void *ctx)

@@ -2,7 +2,7 @@
 #include "base/rand.h"
 #include "http/internal.h"
 
-void io_seed(struct io *io)
+void io_seed(struct http_io *io)
 {
     io->id[0] = rand_u64();
     io->id[1] = rand_u64();

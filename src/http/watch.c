@@ -92,19 +92,27 @@ void watch_pause(struct connection *c)
         set(c, 0);
 }
 
-void watch_pulse(struct io *io, struct MHD_Connection *conn)
+bool watch_pulse_daemon(struct http_io *io, struct MHD_Daemon *mine)
+{
+    int set = MHD_get_daemon_info(mine, MHD_DAEMON_INFO_EPOLL_FD)->epoll_fd;
+    int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    /* MHD passes over events whose pointer is NULL. */
+    struct epoll_event each_write = {.events = EPOLLIN | EPOLLET};
+    if (fd >= 0 && epoll_ctl(set, EPOLL_CTL_ADD, fd, &each_write) == 0) {
+        atomic_store(&io->pulse, fd);
+        return true;
+    }
+    if (fd >= 0)
+        close(fd);
+    return false;
+}
+
+void watch_pulse(struct http_io *io, struct MHD_Connection *conn)
 {
     if (atomic_load_explicit(&io->pulse, memory_order_relaxed) >= 0)
         return;
-    /* Of a pool, each thread is a daemon of its own here. It passes over events whose pointer is NULL. */
-    struct MHD_Daemon *mine = MHD_get_connection_info(conn, MHD_CONNECTION_INFO_DAEMON)->daemon;
-    int set = MHD_get_daemon_info(mine, MHD_DAEMON_INFO_EPOLL_FD)->epoll_fd;
-    int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    struct epoll_event each_write = {.events = EPOLLIN | EPOLLET};
-    if (fd >= 0 && epoll_ctl(set, EPOLL_CTL_ADD, fd, &each_write) == 0)
-        atomic_store(&io->pulse, fd);
-    else if (fd >= 0)
-        close(fd);
+    /* Of a pool, each thread is a daemon of its own here. */
+    (void)watch_pulse_daemon(io, MHD_get_connection_info(conn, MHD_CONNECTION_INFO_DAEMON)->daemon);
 }
 
 static void pulse(struct http_server *s)

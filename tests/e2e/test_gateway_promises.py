@@ -162,6 +162,40 @@ def test_a_silent_name_server(make_gateway, tmp_path):
         silence.unlink()
 
 
+def test_one_thread_for_both_sides_waits_for_nobody(make_gateway):
+    """A silent backend, an answer that nobody reads, an upload that stops, half a request: all others are served."""
+    release = threading.Event()
+
+    def slow(wire, q):
+        if q.target.endswith("/large"):
+            wire.sock.sendall(answer(200, b"x" * 8000000))
+        else:
+            release.wait(60)
+            wire.sock.sendall(answer())
+    waits, quick = make_gateway.backend(slow), make_gateway.backend()
+    g = make_gateway(Config([{"name": "a", "url": quick.url}, {"name": "e", "url": waits.url, "group": "event"}], CALM,
+                            QUICK_RETRY + NO_BREAKER), env={"HTTP_THREADS": "1"})
+    begun = [b"GET /api/events/1 HTTP/1.1\r\nHost: x\r\n\r\n", b"GET /api/events/large HTTP/1.1\r\nHost: x\r\n\r\n",
+             b"PUT /api/events/1 HTTP/1.1\r\nHost: x\r\nContent-Length: 200000\r\n\r\n" + b"x" * 100000,
+             b"GET /api/ev"]
+    ends = [b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", b"x" * 100000]
+    socks = [socket.create_connection(("127.0.0.1", g.port), timeout=20) for _ in begun]
+    try:
+        for s, data in zip(socks, begun):
+            s.sendall(data)
+        poll(lambda: len(waits.requests) >= 2 and g.metric("payflow_gateway_backend_in_flight", backend="e") == 3)
+        with ThreadPoolExecutor(8) as pool:  # streams and whole answers between them; the waiting ones have 10 s
+            assert set(pool.map(lambda n: g.client().post("/api/x", content=b"y" * n).status_code,
+                                [2, 2, 2, 2, 300000] * 10)) == {200}
+        release.set()
+        socks[2].sendall(ends[1])
+        socks[3].sendall(b"ents/1" + ends[0])
+        assert all(socks[i].recv(12) == b"HTTP/1.1 200" for i in range(4))
+    finally:
+        for s in socks:
+            s.close()
+
+
 def test_a_client_that_does_not_read_is_cut(make_gateway):
     """A minute for 64 KiB, whoever it is that waits."""
     body = b"x" * 30000000

@@ -45,7 +45,7 @@ const union MHD_ConnectionInfo *MHD_get_connection_info(struct MHD_Connection *c
 struct head {
     char *bytes;
     struct MHD_Connection conn;
-    struct io io;
+    struct http_io io;
     struct http_server *server;
     struct request r;
 };

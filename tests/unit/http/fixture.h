@@ -22,7 +22,7 @@
 #include <unistd.h>
 
 #include "codec/json_in.h"
-#include "http/http.h"
+#include "http/turn.h"
 
 struct answer {
     int status; /* 0: the connection ended instead */
@@ -30,6 +30,20 @@ struct answer {
     char *body; /* malloc, NUL-terminated */
     size_t n;
 };
+
+#ifdef TURNS /* the same tests once more, with I/O threads that take turns */
+static inline void take_turn(void *ctx, struct http_io *io)
+{
+    (void)ctx;
+    struct pollfd clients = {.fd = http_io_fd(io), .events = POLLIN};
+    int ms = http_io_wait_ms(io);
+    poll(&clients, 1, ms < 0 || ms > 500 ? 500 : ms);
+    http_io_run(io);
+}
+#define TURN take_turn
+#else
+#define TURN NULL
+#endif
 
 static inline struct http_server *serve(const struct http_route *routes, size_t n, void (*handler)(struct http_req *r),
                                         struct metrics *m, const char *origins, unsigned threads)
@@ -43,6 +57,7 @@ static inline struct http_server *serve(const struct http_route *routes, size_t 
                             .routes = routes,
                             .n_routes = n,
                             .handler = handler,
+                            .turn = TURN,
                             .ctx = m,
                             .metrics = m,
                             .clock = clock_system()};

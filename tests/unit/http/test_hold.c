@@ -58,6 +58,7 @@ static int start_with(unsigned idle_s)
                             .routes = routes,
                             .n_routes = sizeof routes / sizeof routes[0],
                             .handler = handle,
+                            .turn = TURN,
                             .early = early,
                             .metrics = metrics = metrics_new(),
                             .clock = clock_system()};

@@ -399,6 +399,25 @@ static void test_stop_under_load(void **state)
     assert_true(answered > 0);
 }
 
+/* A thread that waits for its clients must hear of the other thread's resuming, not find it by chance (the pulse of
+ * http/watch.c, ten times a second, would be such a chance: 15 s and more here). */
+static void test_not_late(void **state)
+{
+    (void)state;
+    enum { ROUNDS = 300 };
+    struct answer a;
+    int fd = dial(port);
+    time_t begin = time(NULL);
+    for (int i = 0; i < ROUNDS; i++) {
+        put_work(fd, i, "");
+        get_answer(fd, &a, false);
+        assert_int_equal(a.status, 201);
+        answer_free(&a);
+    }
+    assert_true(time(NULL) - begin < 8);
+    close(fd);
+}
+
 static void test_connection_limit(void **state)
 {
     (void)state;
@@ -410,6 +429,7 @@ static void test_connection_limit(void **state)
                             .routes = routes,
                             .n_routes = 2,
                             .handler = handle,
+                            .turn = TURN,
                             .metrics = metrics,
                             .clock = clock_system()};
     struct http_server *s = http_server_start(&c, why);
@@ -443,6 +463,7 @@ static void test_start_failures(void **state)
                             .routes = routes,
                             .n_routes = 2,
                             .handler = handle,
+                            .turn = TURN,
                             .metrics = metrics,
                             .clock = clock_system()};
     assert_null(http_server_start(&c, why));
@@ -492,6 +513,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_stop_waits, start, stop),
         cmocka_unit_test_setup_teardown(test_stop_runs_late, start, stop),
         cmocka_unit_test_setup_teardown(test_stop_under_load, start, stop),
+        cmocka_unit_test_setup_teardown(test_not_late, start, stop),
         cmocka_unit_test_setup_teardown(test_connection_limit, start, stop),
         cmocka_unit_test_setup_teardown(test_start_failures, start, stop),
     };

@@ -36,6 +36,7 @@ static struct http_server *start_tls(const char *cert_file, const char *key_file
                             .routes = routes,
                             .n_routes = 2,
                             .handler = handle,
+                            .turn = TURN,
                             .metrics = metrics,
                             .clock = clock_system()};
     return http_server_start(&c, why);
