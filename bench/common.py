@@ -1,5 +1,6 @@
 """What the parts of the benchmark share: running programs, waiting for them, and telling how it goes."""
 
+import contextlib
 import os
 import socket
 import statistics
@@ -26,10 +27,16 @@ def sh(*command, **kw):
     return done.stdout
 
 
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+def free_port(run=1):
+    """The first of so many ports in a row that nobody listens on."""
+    while True:
+        with contextlib.ExitStack() as held, contextlib.suppress(OSError, OverflowError):
+            first = 0
+            for n in range(run):
+                s = held.enter_context(socket.socket())
+                s.bind(("127.0.0.1", first + n if n else 0))
+                first = first or s.getsockname()[1]
+            return first
 
 
 def median(rows, field):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import load
 import peers
-from common import ROOT, free_port, median, note, of
+from common import BINARY, free_port, median, note, of
 
 CONNECTIONS, WARM_UP_S, PATH = 64, 1, "/api/balances"
 BODY = ('{"user_id":42,"balance":100.50,"held":0.00,"available":100.50,"currency":"USD",'
@@ -49,7 +49,7 @@ class Proxy:
         self.name, self.folder, self.command, self.env = name, Path(folder), command, env
         self.folder.mkdir()
         self.folder.chmod(0o755)
-        self.port = free_port()
+        self.port, self.process = free_port(), None
         (self.folder / "conf").write_text(text(self.folder, self.port))
 
     @property
@@ -68,23 +68,22 @@ class Proxy:
         self.process.wait()
 
 
+def payflow_proxy(folder, backends):
+    """`--role gateway`; backends: lines of YAML. No access log, as with the others."""
+    return Proxy("gateway", folder, lambda *_: "load_balancer:\n  backends:\n" + backends,
+                 lambda conf, port: [BINARY, "serve", "--role", "gateway", "--port", str(port), "--config", conf],
+                 {"PATH": os.environ["PATH"], "LOG_LEVEL": "warn"})
+
+
 def proxies(folder, backends):
-    binary = os.environ.get("PAYFLOW_BIN", ROOT / "build" / "payflow")
-
-    def gateway(_, port):
-        del port
-        return "load_balancer:\n  backends:\n" + "".join(
-            f"    - {{name: b{b.port}, url: '{b.url}', max_connections: 0}}\n" for b in backends)
-
     def nginx(d, port):
         return PROXY.format(dir=d, port=port, servers=" ".join(f"server 127.0.0.1:{b.port};" for b in backends))
 
     def haproxy(_, port):
         return HAPROXY.format(port=port, servers="".join(f"  server s{b.port} 127.0.0.1:{b.port}\n" for b in backends))
     return [
-        Proxy("gateway", folder / "gateway", gateway,
-              lambda conf, port: [binary, "serve", "--role", "gateway", "--port", str(port), "--config", conf],
-              {"PATH": os.environ["PATH"], "LOG_LEVEL": "warn"}),  # no access log, as with the others
+        payflow_proxy(folder / "gateway", "".join(f"    - {{name: b{b.port}, url: '{b.url}', max_connections: 0}}\n"
+                                                  for b in backends)),
         Proxy("NGINX", folder / "proxy-nginx", nginx, lambda conf, _: ["/usr/sbin/nginx", "-p", conf.parent, "-c", conf]),
         Proxy("HAProxy", folder / "proxy-haproxy", haproxy, lambda conf, _: ["/usr/sbin/haproxy", "-f", conf]),
     ]

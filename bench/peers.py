@@ -1,16 +1,17 @@
-"""What PayFlow is measured beside: PostgreSQL, NGINX, and the disk itself."""
+"""What PayFlow is measured beside: PostgreSQL, NGINX, the disk itself; and what it runs on: Redis, RabbitMQ."""
 
 import contextlib
 import glob
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-from common import HERE, free_port, sh
+from common import HERE, ROOT, free_port, sh
 
 
 class Postgres:
@@ -18,9 +19,10 @@ class Postgres:
 
     BIN = Path("/usr/lib/postgresql/15/bin")
 
-    def __init__(self, folder):
+    def __init__(self, folder, connections=100):
         self.folder = Path(folder)
         self.data = self.folder / "cluster"
+        self.connections = connections  # at most; PostgreSQL's default
         self.running = False
 
     def run(self, *command):
@@ -33,13 +35,16 @@ class Postgres:
         if os.geteuid() == 0:
             shutil.chown(self.folder, "postgres", "postgres")
         self.run(self.BIN / "initdb", "-D", self.data, "-A", "trust", "-U", "bench", "-E", "UTF8", "--no-locale")
-        settings = f"-c listen_addresses='' -c unix_socket_directories='{self.folder}' -c fsync=on -c synchronous_commit=on"
+        settings = (f"-c listen_addresses='' -c unix_socket_directories='{self.folder}' -c fsync=on -c synchronous_commit=on"
+                    f" -c max_connections={self.connections}")
         self.run(self.BIN / "pg_ctl", "-D", self.data, "-w", "-l", self.folder / "log", "-o", settings, "start")
         self.running = True
-        self.psql((HERE / "peer_schema.sql").read_text("utf-8"))
+        for schema in ("peer_schema.sql", "stock_schema.sql"):
+            self.psql((HERE / schema).read_text("utf-8"))
 
     def psql(self, sql):
-        return self.run(self.BIN / "psql", "-h", self.folder, "-U", "bench", "-d", "postgres", "-X", "-q", "-v",
+        """What it prints, rows as A|B."""
+        return self.run(self.BIN / "psql", "-h", self.folder, "-U", "bench", "-d", "postgres", "-X", "-q", "-A", "-t", "-v",
                         "ON_ERROR_STOP=1", "-c", sql)
 
     def stop(self):
@@ -48,20 +53,25 @@ class Postgres:
             self.running = False
 
     def transfers(self, connections, seconds):
-        script = self.folder / "peer.sql"  # a copy, since postgres may not look into the clone
-        shutil.copyfile(HERE / "peer.sql", script)
+        return self.pgbench("peer.sql", connections, seconds)
+
+    def pgbench(self, name, connections, seconds):
+        """A script of this folder."""
+        script = self.folder / name  # a copy, since postgres may not look into the clone
+        shutil.copyfile(HERE / name, script)
         script.chmod(0o644)
         prefix = self.folder / "tx"
         out = self.run(self.BIN / "pgbench", "-h", self.folder, "-U", "bench", "-n", "-M", "prepared", "-c", connections,
                        "-j", 2, "-T", seconds, "-f", script, "-l", "--log-prefix", prefix, "postgres")
         rate = next(float(l.split("=")[1].split()[0]) for l in out.splitlines() if l.startswith("tps ="))
-        failed = next(int(l.split(":")[1].split()[0]) for l in out.splitlines() if "failed transactions" in l)
+        failed, done = (next(int(l.split(":")[1].split("/")[0].split()[0]) for l in out.splitlines() if what in l)
+                        for what in ("failed transactions", "transactions actually processed"))
         logs = glob.glob(f"{prefix}.*")
         times = sorted(int(line.split()[2]) for name in logs for line in open(name, encoding="ascii"))
         for name in logs:
             os.unlink(name)
         self.psql("CHECKPOINT")
-        return {"rate": rate, "failed": failed, "p50": times[len(times) // 2] / 1000,
+        return {"rate": rate, "done": done, "failed": failed, "p50": times[len(times) // 2] / 1000,
                 "p99": times[len(times) * 99 // 100] / 1000}
 
 
@@ -89,6 +99,39 @@ class Redis:
             self.process.terminate()
             self.process.wait()
             self.process = None
+
+
+class Rabbit:
+    """A throw-away RabbitMQ, its queues on disk; run as the tests run theirs."""
+
+    SCRIPT = ROOT / "tests" / "support" / "rabbit-server"
+
+    def __init__(self, folder):
+        self.folder, self.port, self.process = Path(folder), 0, None
+
+    @property
+    def url(self):
+        return f"amqp://guest:guest@127.0.0.1:{self.port}/"
+
+    def start(self):
+        self.folder.mkdir()
+        for _ in range(3):  # somebody else may take one of its three ports meanwhile: then it ends at once
+            self.port = free_port(3)
+            with open(self.folder / "out", "wb") as log:
+                self.process = subprocess.Popen([self.SCRIPT, self.folder, str(self.port)], stdin=subprocess.DEVNULL,
+                                                stdout=log, stderr=log, start_new_session=True)
+            if answers(self.port, 60, self.process):
+                return
+            self.stop()
+        sys.exit(f"bench: rabbitmq did not start:\n{(self.folder / 'out').read_text('utf-8', 'replace')[-2000:]}")
+
+    def stop(self):
+        if self.process:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)  # it is thrown away
+            self.process.wait()
+            self.process = None
+            sh(self.SCRIPT, self.folder, self.port, "stop")
 
 
 class Nginx:
@@ -125,12 +168,19 @@ http {{
             self.process = None
 
 
-def wait_for(port, what):
-    for _ in range(200):
+def answers(port, seconds, process=None):
+    """Whether somebody listens there within that time; the process: whose end ends the wait."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and not (process and process.poll() is not None):
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-            return
+            return True
         time.sleep(0.02)
-    sys.exit(f"bench: {what} did not start")
+    return False
+
+
+def wait_for(port, what):
+    if not answers(port, 10):
+        sys.exit(f"bench: {what} did not start")
 
 
 def disk_sync_ms(folder, count=4000):

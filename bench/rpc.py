@@ -10,21 +10,27 @@ PATH = "/noop.Noop/Say"
 HEADERS = ["-H", "content-type: application/grpc", "-H", "te: trailers"]
 
 
+def program(out, name, source, *more):
+    """One on src/rpc, in out, where what is made of the .proto files goes as well."""
+    proto = ROOT / "proto"
+    ours = ["grpc/health/v1/health", "grpc/reflection/v1/reflection", "booking/v1/booking"]
+    sh("protoc", "-I", proto, f"--c_out={out}", *(f"{n}.proto" for n in ours))
+    sh(proto / "embed.py", "protoc", proto, "rpc_files", out / "rpc_files.c", out / "rpc_files.h",
+       *(proto / f"{n}.proto" for n in (*ours[:2], "grpc/reflection/v1alpha/reflection")))
+    sources = [f for room in ("rpc", "telemetry", "base") for f in sorted((ROOT / "src" / room).glob("*.c"))]
+    sh("gcc", "-std=gnu17", "-O2", "-D_GNU_SOURCE", "-I", ROOT / "src", "-I", out, "-o", out / name, HERE / source, *more,
+       *sources, out / "rpc_files.c", *(out / f"{n}.pb-c.c" for n in ours),
+       "-lnghttp2", "-lprotobuf-c", "-lssl", "-lcrypto", "-lpthread", "-lm")
+    return out / name
+
+
 def build(folder):
     """Both servers, from one .proto file."""
     out = folder / "rpc"
     out.mkdir()
-    proto = ROOT / "proto"
-    ours = ["grpc/health/v1/health", "grpc/reflection/v1/reflection"]
     sh("protoc", "-I", HERE, f"--c_out={out}", f"--cpp_out={out}", f"--grpc_out={out}",
        f"--plugin=protoc-gen-grpc={sh('which', 'grpc_cpp_plugin').strip()}", "noop.proto")
-    sh("protoc", "-I", proto, f"--c_out={out}", *(f"{name}.proto" for name in ours))
-    sh(proto / "embed.py", "protoc", proto, "rpc_files", out / "rpc_files.c", out / "rpc_files.h",
-       *(proto / f"{name}.proto" for name in (*ours, "grpc/reflection/v1alpha/reflection")))
-    sources = [f for room in ("rpc", "telemetry", "base") for f in sorted((ROOT / "src" / room).glob("*.c"))]
-    sh("gcc", "-std=gnu17", "-O2", "-D_GNU_SOURCE", "-I", ROOT / "src", "-I", out, "-o", out / "own",
-       HERE / "grpc_own.c", *sources, out / "noop.pb-c.c", out / "rpc_files.c", *(out / f"{n}.pb-c.c" for n in ours),
-       "-lnghttp2", "-lprotobuf-c", "-lssl", "-lcrypto", "-lpthread", "-lm")
+    program(out, "own", "grpc_own.c", out / "noop.pb-c.c")
     flags = sh("pkg-config", "--cflags", "--libs", "grpc++", "protobuf").split()
     sh("g++", "-std=c++17", "-O2", "-I", out, "-o", out / "peer", HERE / "grpc_peer.cc", out / "noop.pb.cc",
        out / "noop.grpc.pb.cc", *flags)

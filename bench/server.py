@@ -23,8 +23,9 @@ class Payflow:
 
     def __init__(self, data):
         self.data, self.port = Path(data), free_port()
-        self.env = {"PATH": os.environ["PATH"], "BCRYPT_COST": "4", "ENV": "dev", "GATEWAY_LISTEN": "off"}
+        self.env = {"PATH": os.environ["PATH"], "BCRYPT_COST": "4", "ENV": "dev", "GATEWAY_LISTEN": "off", "GRPC_LISTEN": "off"}
         self.log = self.data.with_suffix(".log")
+        self.flags = []
         self.process = None
         self.key = None
         self.first = None
@@ -39,7 +40,7 @@ class Payflow:
         with self.log.open("ab") as log:
             begin = time.monotonic()
             self.process = subprocess.Popen(
-                [BINARY, "serve", "--listen", f"127.0.0.1:{self.port}", "--data", self.data],
+                [BINARY, "serve", "--listen", f"127.0.0.1:{self.port}", "--data", self.data, *self.flags],
                 env=self.env, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         while time.monotonic() - begin < 30:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=5) as s:
@@ -92,11 +93,11 @@ class Payflow:
         return self.call(self.connect(), "GET", "/api/transactions?limit=1")["data"][0]["id"]
 
     def metrics(self):
-        """Each sample of /metrics that has no labels."""
+        """Each sample of /metrics, by its name, labels and all."""
         c = self.connect()
         c.request("GET", "/metrics", headers={"X-API-Key": self.key})
         text = c.getresponse().read().decode()
-        return {m[1]: float(m[2]) for m in re.finditer(r"^(\w+) (\S+)$", text, re.MULTILINE)}
+        return {m[1]: float(m[2]) for m in re.finditer(r"^(\w+(?:\{.*\})?) (\S+)$", text, re.MULTILINE)}
 
     def cpu_seconds(self):
         fields = Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()

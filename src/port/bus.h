@@ -22,7 +22,7 @@
 #include "base/str.h"
 
 enum {
-    BUS_BATCH_MAX = 256,     /* messages published at once */
+    BUS_BATCH_MAX = 512,     /* messages published at once */
     BUS_TYPE_MAX = 64,       /* bytes of [A-Za-z0-9.] */
     BUS_PAYLOAD_MAX = 65536, /* bytes */
     BUS_TYPES_MAX = 8,       /* of one subscription */
@@ -62,7 +62,7 @@ struct bus_subscription {
 
 struct bus_stats {
     const char *engine;                 /* "local", "rabbitmq" */
-    bool up;                            /* connected */
+    bool up;                            /* connected; who has only published, or not yet: no publish failed last */
     uint64_t published, taken, refused; /* refused: not taken, the caller tries again */
     uint64_t delivered, done, again, dead;
     uint64_t connects;

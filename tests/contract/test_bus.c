@@ -343,8 +343,13 @@ static void nobody_there_is_unavailable(void **state)
     bool taken = true;
     assert_int_equal(bus_rabbit_open(&(struct rabbit_options){.url = "amqp://guest:guest@127.0.0.1:1/"}, &b, why),
                      PFE_OK);
+    struct bus_stats s;
+    bus_stats(b, &s);
+    assert_true(s.up); /* nobody has asked for it yet */
     assert_int_equal(bus_publish(b, &m, 1, &taken), PFE_UNAVAILABLE);
     assert_false(taken);
+    bus_stats(b, &s);
+    assert_false(s.up);
     bus_close(b);
 }
 

@@ -41,7 +41,7 @@ struct local {
     unsigned n_subs;
     bool quiet;
     struct tries tries[BUS_BATCH_MAX]; /* of what had to come again; the oldest gives way */
-    unsigned tries_at;
+    unsigned tries_at, trying;         /* trying: those that have n */
     struct bus_stats stats;
 };
 
@@ -61,12 +61,13 @@ static bool wants(const struct bus_subscription *s, struct str type)
 /* Caller holds lock, as for all below. */
 static struct tries *tries_of(struct local *l, const uint8_t id[16], bool make)
 {
-    for (unsigned i = 0; i < BUS_BATCH_MAX; i++)
+    for (unsigned i = 0; l->trying && i < BUS_BATCH_MAX; i++)
         if (l->tries[i].n && memcmp(l->tries[i].id, id, 16) == 0)
             return &l->tries[i];
     if (!make)
         return NULL;
     struct tries *t = &l->tries[l->tries_at++ % BUS_BATCH_MAX];
+    l->trying -= t->n > 0;
     t->n = 0;
     memcpy(t->id, id, 16);
     return t;
@@ -93,15 +94,19 @@ static void local_settle(struct bus_delivery *base, enum bus_verdict v)
     struct local *l = local_of(base->bus);
     pthread_mutex_lock(&l->lock);
     struct tries *t = v == BUS_AGAIN ? tries_of(l, d->m.id, true) : NULL;
-    if (t && ++t->n >= BUS_TRIES_MAX)
+    if (t && t->n++ == 0)
+        l->trying++;
+    if (t && t->n >= BUS_TRIES_MAX)
         v = BUS_DEAD;
     if (v == BUS_AGAIN) {
         l->stats.again++;
     } else {
         d->round->again[d->at] = false;
         t = tries_of(l, d->m.id, false);
-        if (t)
+        if (t) {
             t->n = 0;
+            l->trying--;
+        }
         if (v == BUS_DONE)
             l->stats.done++;
         else

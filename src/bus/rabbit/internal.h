@@ -33,6 +33,7 @@ struct rabbit {
     struct rabbit_consumer *consumers[RABBIT_SUBSCRIPTIONS_MAX];
     unsigned n_consumers;
     unsigned links; /* connected now */
+    bool lost;      /* the last publish found no way there */
 };
 
 static inline struct rabbit *rabbit_of(struct bus *b)

@@ -173,6 +173,7 @@ enum pf_err rabbit_publish(struct bus *b, const struct bus_message *m, size_t n,
     for (size_t i = 0; i < n; i++)
         taken += ret_taken[i];
     pthread_mutex_lock(&r->lock);
+    r->lost = !ok;
     r->stats.published += n;
     r->stats.taken += taken;
     r->stats.refused += n - taken;

@@ -27,7 +27,7 @@ static void stats(struct bus *b, struct bus_stats *ret)
     struct rabbit *r = rabbit_of(b);
     pthread_mutex_lock(&r->lock);
     *ret = r->stats;
-    ret->up = r->links > 0;
+    ret->up = r->links > 0 || (r->n_consumers == 0 && !r->lost); /* without subscribers, the first publish connects */
     pthread_mutex_unlock(&r->lock);
 }
 
