@@ -225,8 +225,15 @@ unix_socket_directories = ''
 data_directory = '{self.data}'
 hba_file = '{hba}'
 cluster_name = '{self.name}'
+dynamic_shared_memory_type = mmap
 primary_conninfo = 'host={hosts} port={ports} user=replicator passfile={self.stack.dir}/secrets/postgres-pgpass application_name={self.name} target_session_attrs=primary connect_timeout=3'
 """)
+
+    def free_memory(self):
+        """A postmaster that was killed leaves the System V segment by which it kept others out; its next start would free it."""
+        with contextlib.suppress(OSError, IndexError):
+            segment = (self.data / "postmaster.pid").read_text("ascii").splitlines()[6].split()[1]
+            subprocess.run(["ipcrm", "-m", segment], capture_output=True, check=False)
 
     def launch(self):
         self.spawn([PG_BIN / "postgres", "-c", f"config_file={self.stack.dir}/conf/{self.name}.conf", "-D", self.data])

@@ -18,6 +18,8 @@ from postgres import BIN as PG_BIN
 
 PORTS = {"db-master": [5432], "db-replica1": [5433], "db-replica2": [5434], "redis-master": [6379], "redis-replica": [6380],
          "app1": [8081], "app2": [8082], "prometheus": [9090], "nginx": [80, 443, 8080]}
+# Those that leave every port below the ones that the system hands out by itself.
+OFFSETS = range(10000, 23000, 20)
 
 
 def taken(port):
@@ -30,10 +32,10 @@ def taken(port):
     return False
 
 
-def free_offset():
-    """One that leaves every port free, and below those that the system hands out by itself."""
-    for offset in random.sample(range(10000, 23000, 20), 200):
-        if not any(taken(p + offset) for ports in PORTS.values() for p in ports):
+def free_offset(ports_of, offsets):
+    """One that leaves every port free."""
+    for offset in random.sample(offsets, 200):
+        if not any(taken(p + offset) for ports in ports_of.values() for p in ports):
             return offset
     raise AssertionError("no room for a stack")
 
@@ -61,11 +63,13 @@ def alive(pid):
 
 
 class Stack:
+    PORTS, OFFSETS, FRONT = PORTS, OFFSETS, "nginx"
+
     def __init__(self, parent=None):
         self.home = Path(tempfile.mkdtemp(prefix="payflow-stack-", dir=parent))
         self.home.chmod(0o755)  # PostgreSQL runs as another user when root starts it
         self.dir = self.home / "stack"
-        self.offset = free_offset()
+        self.offset = free_offset(self.PORTS, self.OFFSETS)
         self.env = {}
         self.pids = {}
 
@@ -80,17 +84,18 @@ class Stack:
                          for p in sorted(self.dir.glob("logs/*.log")))
 
     def port(self, part, n=0):
-        return PORTS[part][n] + self.offset
+        return self.PORTS[part][n] + self.offset
 
     def parts(self):
         r = subprocess.run([str(ROOT / "deploy" / "stack" / "stack"), "status", "--json"], capture_output=True, text=True, timeout=60,
                            check=False, env={**os.environ, "STACK_DIR": str(self.dir)})
         return {p["part"]: p for p in json.loads(r.stdout)["parts"]}
 
-    def client(self, part="nginx", n=0, key=None, scheme="http"):
+    def client(self, part=None, n=0, key=None, scheme="http"):
         headers = {"X-API-Key": key} if key else {}
         verify = str(self.dir / "conf" / "nginx" / "cert.pem") if scheme == "https" else True
-        return httpx.Client(base_url=f"{scheme}://localhost:{self.port(part, n)}", headers=headers, timeout=30, trust_env=False, verify=verify)
+        return httpx.Client(base_url=f"{scheme}://localhost:{self.port(part or self.FRONT, n)}", headers=headers, timeout=30,
+                            trust_env=False, verify=verify)
 
     @property
     def key(self):
@@ -117,7 +122,7 @@ class Stack:
         assert not self.dir.exists()
         assert not mentions(str(self.dir))
         assert not [p for p in self.pids if alive(p)]
-        assert not [p + self.offset for ports in PORTS.values() for p in ports if taken(p + self.offset)]
+        assert not [p + self.offset for ports in self.PORTS.values() for p in ports if taken(p + self.offset)]
 
 
 def descendants(pid):

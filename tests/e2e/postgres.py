@@ -43,7 +43,8 @@ class Cluster:
         with open(self.dir / "log", "ab") as log:
             self.process = subprocess.Popen(
                 [BIN / "postgres", "-D", self.dir / "data", "-k", self.dir, "-p", str(self.port), "-c", "fsync=off",
-                 "-c", f"listen_addresses={','.join(self.addresses)}", "-c", "max_connections=120"],
+                 "-c", f"listen_addresses={','.join(self.addresses)}", "-c", "max_connections=120",
+                 "-c", "dynamic_shared_memory_type=mmap"],
                 cwd=self.dir, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, **self._user())
         end = time.monotonic() + 20
         while subprocess.run([BIN / "pg_isready", "-q", "-h", self.dir, "-p", str(self.port)], check=False).returncode:
@@ -97,6 +98,11 @@ class Cluster:
                 self.process.wait(10)
             except subprocess.TimeoutExpired:
                 self.kill9()
+        try:  # one that was killed leaves the System V segment by which it kept others out
+            segment = (self.dir / "data/postmaster.pid").read_text().splitlines()[6].split()[1]
+            subprocess.run(["ipcrm", "-m", segment], capture_output=True, check=False)
+        except (OSError, IndexError):
+            pass
         shutil.rmtree(self.dir, ignore_errors=True)
 
     def env(self, **extra):

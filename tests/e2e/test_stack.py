@@ -46,6 +46,7 @@ def test_up_twice_changes_nothing(stack):
     assert [p["pid"] for p in stack.parts().values()] == stack.pids
     assert "db-master" in stack("status").stdout
     stack("up", code=1, STACK_OFFSET=str(stack.offset + 1))
+    assert "was made with ticketing False" in stack("up", "--ticketing", code=1).stderr
 
 
 def test_secrets_are_in_closed_files_and_on_no_command_line(stack):

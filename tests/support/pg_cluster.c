@@ -286,6 +286,7 @@ void pg_cluster_start(struct pg_cluster *c, unsigned flags)
         die(c, "openssl failed");
     snprintf(text, sizeof text,
              "\nunix_socket_directories = '%s'\nport = %d\nlisten_addresses = '%s'\nfsync = %s\n"
+             "dynamic_shared_memory_type = mmap\n" /* nothing that a kill -9 leaves behind */
              "full_page_writes = %s\nssl = %s\nshared_buffers = 32MB\nmax_connections = 120\n"
              "max_wal_size = 256MB\nlogging_collector = off\nlog_min_messages = warning\n",
              c->dir, c->port, flags & PG_CLUSTER_TCP ? "127.0.0.1" : "", flags & PG_CLUSTER_FSYNC ? "on" : "off",
