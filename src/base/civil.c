@@ -111,7 +111,7 @@ static bool take_char(struct str *s, char c)
 static bool take_date(struct str *s, struct civil *c)
 {
     return take_digits(s, 4, &c->year) && take_char(s, '-') && take_digits(s, 2, &c->month) && take_char(s, '-') &&
-           take_digits(s, 2, &c->day) && c->year >= 1970 && c->month >= 1 && c->month <= 12 && c->day >= 1 &&
+           take_digits(s, 2, &c->day) && c->month >= 1 && c->month <= 12 && c->day >= 1 &&
            c->day <= civil_days_in_month(c->year, c->month);
 }
 
@@ -169,12 +169,12 @@ bool time_parse(struct str s, int64_t *ret_us)
     if (s.n) {
         if (!take_char(&s, 'T') && !take_char(&s, 't'))
             return false;
-        if (!take_clock(&s, &c.hour, &c.min) || !take_char(&s, ':') || !take_digits(&s, 2, &c.sec) || c.sec > 59 ||
+        if (!take_clock(&s, &c.hour, &c.min) || !take_char(&s, ':') || !take_digits(&s, 2, &c.sec) || c.sec > 60 ||
             !take_fraction(&s, &c.usec) || !take_zone(&s, &offset) || s.n)
             return false;
     }
     us = civil_to_us(&c) - offset * 60 * US_PER_S;
-    if (us < 0 || us > TIME_MAX_US)
+    if (us < TIME_MIN_US || us > TIME_MAX_US || (c.sec == 60 && (us - c.usec) % US_PER_DAY != 0))
         return false;
     *ret_us = us;
     return true;

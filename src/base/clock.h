@@ -42,7 +42,8 @@ enum { TIME_RFC3339_MAX = 28 }; /* "2026-11-21T06:15:26.123456Z" and NUL */
 /* Always UTC, 'Z', six decimals. Writes NUL; returns the length, 27. Times outside years 0..9999 are clamped to them.
  */
 size_t time_format(int64_t us, char out[TIME_RFC3339_MAX]);
-/* RFC 3339 with 'Z' or an offset, 0..9 decimals (cut to µs), years 1970..9999; leap second 60 is refused.
+/* RFC 3339 with 'Z' or an offset, 0..9 decimals (cut to µs), years 0..9999. A leap second, 23:59:60 UTC,
+   is the first of the next day.
    A bare date "2026-11-21" is midnight UTC. A '+' turned into a space by a query string is taken as '+'. */
 bool time_parse(struct str s, int64_t *ret_us);
 

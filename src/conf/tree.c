@@ -11,12 +11,12 @@
 
 enum { LEAVES_MAX = 4096, DEPTH_MAX = 8, PATH_MAX_BYTES = 256 };
 
-enum kind { TEXT, NUMBER, FLAG, TIME, CHOICE };
+enum kind { TEXT, NUMBER, THOUSANDTHS, FLAG, TIME, CHOICE };
 
 static const int64_t days_30 = (int64_t)30 * 24 * 3600 * 1000000;
 
 /* A '*' stands for any key, a '#' for a place in a list. TIME is in µs; written as 10s, 500ms, 5m, or as a plain number
- * of milliseconds. Ranges are those of docs/resilience.md. */
+ * of milliseconds. THOUSANDTHS are written with decimals. Ranges are those of docs/resilience.md. */
 static const struct tree_row {
     const char *pattern;
     enum kind kind;
@@ -51,7 +51,7 @@ static const struct tree_row {
 #undef BREAKER
     {"retry.maxAttempts", NUMBER, 1, 100, NULL},
     {"retry.backoffPeriod", TIME, 0, 0, NULL},
-    {"retry.backoffMultiplier", NUMBER, 1, 100, NULL},
+    {"retry.backoffMultiplier", THOUSANDTHS, 1000, 100000, NULL},
     {"retry.maxBackoffPeriod", TIME, 0, 0, NULL},
     {"retry.jitter", NUMBER, 0, 100, NULL},
     {"retry.deadline", TIME, 1, 0, NULL},
@@ -145,6 +145,21 @@ static bool read_time(const char *text, int64_t *ret)
     return false;
 }
 
+/* "1.5" is 1500. */
+static bool read_thousandths(const char *text, int64_t *ret)
+{
+    size_t whole = strcspn(text, "."), n = strlen(text), decimals = n > whole ? n - whole - 1 : 0;
+    int64_t fraction = 0;
+    if (!all_digits((struct str){text, whole}) || !str_to_i64((struct str){text, whole}, ret) || decimals > 3)
+        return false;
+    if (n > whole && (!all_digits((struct str){text + whole + 1, decimals}) ||
+                      !str_to_i64((struct str){text + whole + 1, decimals}, &fraction)))
+        return false;
+    for (; decimals < 3; decimals++)
+        fraction *= 10;
+    return !__builtin_mul_overflow(*ret, 1000, ret) && !__builtin_add_overflow(*ret, fraction, ret);
+}
+
 static bool read_choice(const char *text, const char *choices, int64_t *ret)
 {
     *ret = 0;
@@ -177,6 +192,11 @@ static enum pf_err read_leaf(const struct tree_row *row, const char *text, int64
     case NUMBER:
         if (!str_to_i64(str_c(text), ret) || *ret < row->min || *ret > max)
             return conf_refuse(why, "must be a whole number from %lld to %lld", (long long)row->min, (long long)max);
+        return PFE_OK;
+    case THOUSANDTHS:
+        if (!read_thousandths(text, ret) || *ret < row->min || *ret > max)
+            return conf_refuse(why, "must be a number from %lld to %lld with at most three decimals",
+                               (long long)row->min / 1000, (long long)max / 1000);
         return PFE_OK;
     case TIME:
         if (read_time(text, ret) && *ret < row->min && row->min > 1)

@@ -34,7 +34,7 @@ struct retry_config main_retry(const struct conf *c, struct retry_config own)
 {
     own.max_attempts = (unsigned)conf_tree_number(c, "retry.maxAttempts", own.max_attempts);
     own.backoff_us = conf_tree_number(c, "retry.backoffPeriod", own.backoff_us);
-    own.multiplier = (double)conf_tree_number(c, "retry.backoffMultiplier", (int64_t)own.multiplier);
+    own.multiplier = (double)conf_tree_number(c, "retry.backoffMultiplier", (int64_t)(own.multiplier * 1000)) / 1000;
     own.max_backoff_us = conf_tree_number(c, "retry.maxBackoffPeriod", own.max_backoff_us);
     own.jitter = (unsigned)conf_tree_number(c, "retry.jitter", own.jitter);
     own.deadline_us = conf_tree_number(c, "retry.deadline", own.deadline_us);

@@ -9,24 +9,33 @@
  *     }
  *
  * Algorithms, over the backends that can take a request now:
+ *
  *   round robin        smooth and weighted: over every sum-of-weights picks each backend gets exactly its weight,
- * spread out. A change of the set begins a new cycle least connections  the least (leases + requests waiting for it +
- * 1) / weight; a tie goes round robin random             two are drawn by weight, the better of them by that measure
- * takes it
+ *                      spread out. A change of the set begins a new cycle
+ *
+ *   least connections  the least (leases + requests waiting for it + 1) / weight; a tie goes round robin
+ *
+ *   random             two are drawn by weight; the better of them by that measure takes it
  *
  * A backend with max_connections leases takes no more. When all are full, requests wait in one bounded queue, first
  * come first served; whatever frees a place hands it to the first who can use it. A sticky request whose backend is
  * full waits for that one, and counts as its connection meanwhile.
  *
  * A backend takes requests if it is neither down, ejected nor draining:
- *   down       unhealthy_threshold failed checks in a row, until healthy_threshold good ones; it starts as up. A check
- *              without an answer after check_timeout_us has failed
- *   ejected    eject_after failed requests in a row: for eject_us, then twice, three times … that, up to eject_max_us;
- *              from one again after eject_max_us without. At most max_ejected of all at once, but always one. Results
- * of leases from before it changed between in and out are dropped draining   finishes what it has; takes only requests
- * that stick to it One that has come (back) in starts slowly: from a tenth of its weight up to all of it in
- * slow_start_us. Panic: when less than `panic` percent of those not draining are in, down and ejected ones take
- * requests as well, for the few that are left would not survive the load of all.
+ *
+ *   down      unhealthy_threshold failed checks in a row, until healthy_threshold good ones; it starts as up. A check
+ *             without an answer after check_timeout_us has failed
+ *
+ *   ejected   eject_after failed requests in a row: for eject_us, then twice, three times … that, up to eject_max_us;
+ *             from one again after eject_max_us without. At most max_ejected of all at once, but always one. Results
+ *             of leases from before it changed between in and out are dropped
+ *
+ *   draining  finishes what it has; takes only requests that stick to it
+ *
+ * One that has come (back) in starts slowly: from a tenth of its weight up to all of it in slow_start_us.
+ *
+ * Panic: when less than `panic` percent of those not draining are in, down and ejected ones take requests as well, for
+ * the few that are left would not survive the load of all.
  *
  * Sticky: lease.cookie is an opaque id of the backend, the same in every process that gives it the same name and salt.
  * A request that brings it goes to that backend, round every algorithm, unless that cannot take it.
