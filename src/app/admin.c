@@ -1,4 +1,4 @@
-/* Audit, cache management, health. */
+/* Audit, statistics, cache management. */
 #include "app/admin.h"
 #include "app/accounts.h"
 #include "app/identity.h"
@@ -164,80 +164,6 @@ enum pf_err app_reconcile(struct app *a, const struct caller *c, struct app_reco
     atomic_store(&a->reconciling, false);
     app_audit(a, c, "admin.reconciliation", "journal", STR_NONE, e == PFE_OK ? "ok" : err_info(e)->slug);
     return e;
-}
-
-const char *app_health_name(enum app_health_state s)
-{
-    static const char *const names[] = {"UP", "DEGRADED", "DOWN"};
-    return names[s];
-}
-
-static bool reads_go_on(struct app *a)
-{
-    struct store_cluster c;
-    if (!store_cluster(a->d.store, &c))
-        return false;
-    for (unsigned i = 0; i < c.n; i++)
-        if (strcmp(c.replicas[i].state, "up") == 0)
-            return true;
-    return false;
-}
-
-/* Documents in the store's own database are as well as that is. */
-static bool documents_apart(const struct app *a)
-{
-    return a->d.documents && strcmp(documents_engine(a->d.documents), "mongodb") == 0;
-}
-
-bool app_health_blocks(struct app *a)
-{
-    return app_shared(a);
-}
-
-static void look_at_tickets(struct app *a, struct app_health *ret)
-{
-    ret->documents_engine = a->d.documents ? documents_engine(a->d.documents) : "";
-    ret->documents = a->d.documents ? ret->database : HEALTH_DOWN;
-    if (documents_apart(a))
-        ret->documents = documents_probe(a->d.documents) == PFE_OK ? HEALTH_UP : HEALTH_DOWN;
-    if (a->d.bus)
-        bus_stats(a->d.bus, &ret->messages);
-    ret->bus = a->d.bus && ret->messages.up ? HEALTH_UP : HEALTH_DOWN;
-}
-
-void app_health(struct app *a, struct app_health *ret)
-{
-    *ret = (struct app_health){0};
-    struct app_writer_stats w;
-    struct cache_stats cs[4];
-    struct store_cluster cluster;
-    app_writer_stats(a, &w);
-    if (w.dead)
-        ret->database = HEALTH_DOWN;
-    else if (store_info(a->d.store, &ret->store) != PFE_OK || ret->store.fatal)
-        ret->database = reads_go_on(a) ? HEALTH_DEGRADED : HEALTH_DOWN;
-    else if (!ret->store.writable)
-        ret->database = HEALTH_DEGRADED; /* reads go on */
-    else if (store_cluster(a->d.store, &cluster) && cluster.stalled)
-        ret->database = HEALTH_DEGRADED;
-    if (w.dead)
-        ret->writer = HEALTH_DOWN;
-    else if (w.queued >= w.capacity)
-        ret->writer = HEALTH_DEGRADED;
-    unsigned n = cache_stats(a->d.cache, cs, 4);
-    for (unsigned i = 0; i < n; i++)
-        if (!cs[i].up)
-            ret->cache = HEALTH_DEGRADED;
-    ret->journal_lag = ret->store.head_seq - ret->store.projected_seq;
-    ret->state = ret->database;
-    if (ret->writer > ret->state)
-        ret->state = ret->writer;
-    if (ret->cache > ret->state)
-        ret->state = ret->cache;
-    look_at_tickets(a, ret);
-    bool tickets_ill = (a->d.documents && ret->documents != HEALTH_UP) || (a->d.bus && ret->bus != HEALTH_UP);
-    if (tickets_ill && ret->state == HEALTH_UP)
-        ret->state = HEALTH_DEGRADED;
 }
 
 bool app_cluster(struct app *a, struct store_cluster *ret)

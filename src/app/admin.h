@@ -5,6 +5,7 @@
 #define APP_ADMIN_H
 
 #include "app/app.h"
+#include "resilience/health.h"
 
 /* Appends one audit row in a commit of its own. outcome: "ok" or an error's slug. */
 void app_audit(struct app *a, const struct caller *c, const char *action, const char *entity, struct str entity_id,
@@ -42,14 +43,30 @@ struct app_reconciliation {
 /* Verifies everything: takes time in proportion to the journal; one at a time (PFE_BUSY). */
 enum pf_err app_reconcile(struct app *a, const struct caller *c, struct app_reconciliation *ret) MUSTCHECK;
 
-enum app_health_state { HEALTH_UP, HEALTH_DEGRADED, HEALTH_DOWN };
+/*
+ * Health: checks in a registry (resilience/health.h). They run when somebody asks, each once at a time: who comes while
+ * one runs waits for its answer. One without an answer in 10 s is DOWN until it has one.
+ */
+enum app_health_state { APP_UP, APP_DEGRADED, APP_DOWN };
 const char *app_health_name(enum app_health_state s);
+enum app_check {
+    APP_CHECK_DATABASE,
+    APP_CHECK_WRITER,
+    APP_CHECK_CACHE,
+    APP_CHECK_DOCUMENTS,
+    APP_CHECK_BUS,
+    APP_CHECKS
+};
+struct app_part {
+    enum app_health_state state;
+    int64_t at_us;                    /* wall: when it was found so */
+    char details[HEALTH_DETAILS_MAX]; /* JSON object, "{}" if there is nothing to say */
+};
 struct app_health {
-    enum app_health_state state; /* DOWN if the database is DOWN */
-    enum app_health_state database, writer, cache;
-    enum app_health_state documents, bus; /* DEGRADED is the worst that they make of the whole */
-    const char *documents_engine;         /* "" when there is none */
-    struct bus_stats messages;            /* engine NULL when there is none */
+    enum app_health_state state; /* DOWN if the database or the writer is; DEGRADED if any part is not UP */
+    struct app_part parts[APP_CHECKS];
+    const char *documents_engine; /* "" when there are none: then that part is not to be looked at */
+    struct bus_stats messages;    /* engine NULL when there is no bus: the same */
     struct store_info store;
     int64_t journal_lag; /* entries not yet written behind */
 };

@@ -27,7 +27,7 @@ struct app *app_new(const struct app_config *c, const struct app_deps *d)
     a->auth = calloc(AUTH_SLOTS, sizeof *a->auth);
     a->inflight = inflight_new();
     a->leases = leases_new(a);
-    if (!a->secret || !a->auth || !a->inflight || !a->leases || !breakers_init(a))
+    if (!a->secret || !a->auth || !a->inflight || !a->leases || !breakers_init(a) || !checks_init(a))
         goto fail;
     if (store_shared(d->store)) {
         struct fallback_config own = fallback_defaults();
@@ -64,6 +64,7 @@ void app_free(struct app *a)
     inflight_free(a->inflight);
     leases_free(a->leases);
     breakers_free(a);
+    checks_free(a);
     fallback_free(a->lastgood);
     for (unsigned i = 0; i < AUTH_LOCKS; i++)
         pthread_mutex_destroy(&a->auth_lock[i]);
@@ -189,24 +190,22 @@ struct str app_key_balance(char *out, int64_t user, money_currency currency)
     return k;
 }
 
-static void rate(struct app *a, const struct caller *c, int64_t cost, struct app_limit *ret)
+static struct str key_of_address(char *out, struct str prefix, struct str address)
+{
+    size_t n = address.n < 64 ? address.n : 64;
+    memcpy(out, prefix.p, prefix.n);
+    memcpy(out + prefix.n, address.p, n);
+    return (struct str){out, prefix.n + n};
+}
+
+static void rate(struct app *a, struct str key, int64_t cost, struct app_limit *ret)
 {
     int64_t limit = atomic_load_explicit(&a->rate_limit, memory_order_relaxed);
     *ret = (struct app_limit){.limited = limit > 0, .allowed = true, .limit = limit};
     if (limit <= 0)
         return;
-    char key[CACHE_KEY_MAX];
-    struct str k;
-    if (c->who.user) {
-        k = key_of(key, STR("rate:user:"), c->who.user);
-    } else {
-        size_t n = c->address.n < 64 ? c->address.n : 64;
-        memcpy(key, "rate:addr:", 10);
-        memcpy(key + 10, c->address.p, n);
-        k = (struct str){key, 10 + n};
-    }
     struct cache_rate r;
-    cache_rate(a->d.cache, k, limit, 60 * 1000000LL, cost, &r);
+    cache_rate(a->d.cache, key, limit, 60 * 1000000LL, cost, &r);
     ret->allowed = r.allowed;
     ret->remaining = r.remaining > 0 ? r.remaining : 0;
     ret->reset_s = (r.reset_us + 999999) / 1000000;
@@ -214,10 +213,14 @@ static void rate(struct app *a, const struct caller *c, int64_t cost, struct app
 
 void app_rate_check(struct app *a, const struct caller *c, struct app_limit *ret)
 {
-    rate(a, c, 1, ret);
+    char key[CACHE_KEY_MAX];
+    rate(a,
+         c->who.user ? key_of(key, STR("rate:user:"), c->who.user) : key_of_address(key, STR("rate:addr:"), c->address),
+         1, ret);
 }
 
-void app_rate_look(struct app *a, const struct caller *c, struct app_limit *ret)
+void app_rate_guess(struct app *a, const struct caller *c, bool count, struct app_limit *ret)
 {
-    rate(a, c, 0, ret);
+    char key[CACHE_KEY_MAX];
+    rate(a, key_of_address(key, STR("rate:guess:"), c->address), count ? 1 : 0, ret);
 }

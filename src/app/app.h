@@ -35,7 +35,9 @@ struct app_config {
     struct fallback_config fallback; /* all zero: fallback_defaults; its strings are copied. See lastgood.h */
     size_t queue_capacity;           /* movements that may wait for the writer */
     unsigned group_max;              /* jobs decided together, at most */
+    int64_t booking_lock_us;         /* lifetime of an event's lock, see writer_turn.c; 0: off */
     int64_t booking_hold_us;         /* a booking holds its tickets for so long without payment; 0: ten minutes */
+    unsigned jobs_elsewhere;         /* bits 1 << enum app_lease: other processes do them; their leases are not taken */
     /* For simulation: the ledger writer is no thread. app_step decides a group on the caller's, and so does whatever
        waits for one: nothing runs unless it is called, and all calls must come from one thread. */
     bool stepped;
@@ -144,8 +146,9 @@ struct app_limit {
 };
 /* Counts a request of this principal (or address, when anonymous) against RATE_LIMIT. */
 void app_rate_check(struct app *a, const struct caller *c, struct app_limit *ret);
-/* The same without counting: allowed if one more would be. */
-void app_rate_look(struct app *a, const struct caller *c, struct app_limit *ret);
+/* As many credentials of one address may be refused in a minute; what was sent without one does not count here. count:
+   one was; else allowed if one more would be. */
+void app_rate_guess(struct app *a, const struct caller *c, bool count, struct app_limit *ret);
 
 /* ---- idempotency ---- */
 

@@ -188,22 +188,13 @@ enum pf_err app_booking_do(struct app *a, struct booking *b)
     return b->err = e;
 }
 
-enum pf_err app_booking_cancel(struct app *a, const struct principal *who, const uint8_t uuid[16],
-                               struct ticket_booking *ret, struct problem *p)
+enum pf_err app_booking_may_cancel(struct app *a, const struct principal *who, const uint8_t uuid[16],
+                                   struct booking *ret)
 {
-    struct booking cmd = {.op = BOOKING_CANCEL};
-    struct job j = {.kind = JOB_BOOKINGS, .actor = who->user, .booking = &cmd, .n_bookings = 1};
     struct ticket_booking b;
     enum pf_err e = app_booking_get(a, who, uuid, &b);
-    if (e == PFE_OK) {
-        cmd.id = b.id;
-        e = app_submit_wait(a, &j);
-    }
-    cmd.err = e;
     if (e == PFE_OK)
-        *ret = cmd.b;
-    else
-        app_booking_problem(&cmd, p);
+        *ret = (struct booking){.op = BOOKING_CANCEL, .id = b.id};
     return e;
 }
 

@@ -93,9 +93,9 @@ enum pf_err app_booking_get(struct app *a, const struct principal *who, const ui
 /* Newest first. A user's: by that user or an admin; a guest's: by an admin. PFE_FORBIDDEN. Blocking. */
 enum pf_err app_booking_list(struct app *a, const struct principal *who, const struct store_booking_query *q,
                              struct ticket_booking *out, unsigned *ret_n) MUSTCHECK;
-/* app_booking_get, then CANCEL. Blocking. */
-enum pf_err app_booking_cancel(struct app *a, const struct principal *who, const uint8_t uuid[16],
-                               struct ticket_booking *ret, struct problem *p) MUSTCHECK;
+/* app_booking_get; *ret is the command that cancels what may be seen. Blocking. */
+enum pf_err app_booking_may_cancel(struct app *a, const struct principal *who, const uint8_t uuid[16],
+                                   struct booking *ret) MUSTCHECK;
 /* One command, and waits. Blocking. Returns b->err. */
 enum pf_err app_booking_do(struct app *a, struct booking *b) MUSTCHECK;
 

@@ -9,8 +9,16 @@
 #include "app/breakers.h"
 #include "app/movement.h"
 
-/* Principals by the hash of their key or by their session: in sets of AUTH_WAYS, bounded, filled on use. */
-enum { AUTH_SLOTS = 8192, AUTH_WAYS = 2, AUTH_LOCKS = 64, AUTH_GENERATIONS = 1024, AUTH_TTL_US = 60 * 1000000 };
+/* Principals by the hash of their key or by their session: in sets of AUTH_WAYS, bounded, filled on use. Believed for
+   AUTH_TTL_US at most, and for AUTH_SHOWN_US where stale answers are given because nobody can be asked. */
+enum {
+    AUTH_SLOTS = 8192,
+    AUTH_WAYS = 2,
+    AUTH_LOCKS = 64,
+    AUTH_GENERATIONS = 1024,
+    AUTH_TTL_US = 60 * 1000000,
+    AUTH_SHOWN_US = 600 * 1000000
+};
 struct auth_slot {
     uint8_t key[32];
     struct principal who;
@@ -26,6 +34,7 @@ enum { AUTH_ALONE_US = 1000000 };
 
 enum { BOOKING_HOLD_US = 600 * 1000000 };
 
+struct checks;
 struct inflight;
 struct leases;
 struct writer;
@@ -53,7 +62,8 @@ struct app {
     _Atomic uint32_t auth_generation[AUTH_GENERATIONS];
 
     struct breaker *trial[TRIALS]; /* NULL: none */
-    struct fallback *lastgood;     /* NULL: an embedded store */
+    struct checks *checks;
+    struct fallback *lastgood; /* NULL: an embedded store */
 
     struct metric_counter *logins_ok, *logins_refused, *logins_limited, *registrations;
 };
@@ -143,5 +153,8 @@ void writer_free(struct writer *w);
 /* breakers.c; false: out of memory, and breakers_free is still due. */
 bool breakers_init(struct app *a);
 void breakers_free(struct app *a);
+/* health.c; the same. */
+bool checks_init(struct app *a);
+void checks_free(struct app *a);
 
 #endif

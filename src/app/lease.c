@@ -3,13 +3,18 @@
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "app/internal.h"
 #include "base/log.h"
 #include "base/rand.h"
 
-enum { SOON_US = 50000 }; /* a lease is asked for again so long after it has run out, and not more often */
+#define LOAN STR("deletions")
+enum {
+    SOON_US = 50000, /* a lease is asked for again so long after it has run out, and not more often */
+    POLL_NS = 10000000
+};
 
 static const char *const job_names[APP_LEASES] = {
     [APP_LEASE_SCHEDULES] = "schedules", [APP_LEASE_HOLDS] = "holds", [APP_LEASE_RELAY] = "relay"};
@@ -118,9 +123,15 @@ static void ask(struct leases *x, struct lease *l)
         tell(l, held, &got, e);
 }
 
+/* Is the job done here, when it is this instance's turn? */
+static bool ours(const struct leases *x, unsigned i)
+{
+    return !(x->a->cfg.jobs_elsewhere & 1u << i);
+}
+
 static void step(struct leases *x, struct lease *l)
 {
-    if (!x->dropped && clock_mono(x->a->d.clock) >= l->next_us)
+    if (ours(x, (unsigned)(l - x->v)) && !x->dropped && clock_mono(x->a->d.clock) >= l->next_us)
         ask(x, l);
 }
 
@@ -133,7 +144,7 @@ int64_t app_leases_step(struct app *a)
         step(x, &x->v[i]);
     int64_t now = clock_mono(a->d.clock);
     for (unsigned i = 0; i < APP_LEASES; i++)
-        if (x->v[i].next_us - now < wait)
+        if (ours(x, i) && x->v[i].next_us - now < wait)
             wait = x->v[i].next_us - now;
     pthread_mutex_unlock(&x->keeper);
     return wait > 0 ? wait : 0;
@@ -149,6 +160,8 @@ void app_leases_drop(struct app *a)
         x->v[i].until_us = 0;
     pthread_mutex_unlock(&x->lock);
     for (unsigned i = 0; i < APP_LEASES; i++) {
+        if (!ours(x, i))
+            continue;
         /* also one that is not known to be held: the answer to the last renewal may have been lost */
         enum pf_err e = store_lease_drop(a->d.store, str_c(job_names[i]), str_c(x->holder));
         if (x->v[i].held)
@@ -177,6 +190,31 @@ bool app_lease_fence(struct app *a, enum app_lease which, struct store_fence *re
             (struct store_fence){.name = str_c(job_names[which]), .holder = str_c(x->holder), .token = l->seen.token};
     pthread_mutex_unlock(&x->lock);
     return held;
+}
+
+enum pf_err app_lease_borrow(struct app *a, struct store_fence *ret)
+{
+    const struct str holder = str_c(a->leases->holder);
+    const struct clock *real = clock_system();
+    int64_t until = clock_mono(real) + APP_LEASE_WAIT_US;
+    for (;;) {
+        struct store_lease got;
+        enum pf_err e = store_lease_take(a->d.store, LOAN, holder, APP_LEASE_LOAN_US, &got);
+        if (e == PFE_OK && got.mine) {
+            *ret = (struct store_fence){.name = LOAN, .holder = holder, .token = got.token};
+            return PFE_OK;
+        }
+        if (e != PFE_OK && e != PFE_BUSY)
+            return e;
+        if (clock_mono(real) >= until)
+            return PFE_BUSY;
+        nanosleep(&(struct timespec){.tv_nsec = POLL_NS}, NULL);
+    }
+}
+
+void app_lease_return(struct app *a, const struct store_fence *f)
+{
+    (void)!store_lease_drop(a->d.store, f->name, f->holder); /* if not now, it runs out */
 }
 
 void app_lease_state(struct app *a, enum app_lease which, struct app_lease_state *ret)

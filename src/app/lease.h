@@ -20,6 +20,9 @@
  * renewed them, and at most APP_LEASE_LOOK_US. Of one that stops in good order, after APP_LEASE_LOOK_US at most.
  *
  * An embedded store has one process, and grants at once: there the fence is asked for in passing.
+ *
+ * What a request asks for, in several steps that must not mix with those of another instance's, borrows a lease for as
+ * long as it takes (app_lease_borrow), and hands on the fence in the same way.
  */
 #ifndef APP_LEASE_H
 #define APP_LEASE_H
@@ -51,6 +54,16 @@ struct app_lease_state {
 };
 /* Quick; any thread. */
 void app_lease_state(struct app *a, enum app_lease l, struct app_lease_state *ret);
+
+enum {
+    APP_LEASE_LOAN_US = 2000000, /* a borrowed lease is free so long after its holder has died */
+    APP_LEASE_WAIT_US = 3000000  /* who wants one waits at most so long */
+};
+/* For deletions of users. PFE_OK: this instance has it until app_lease_return, and *ret is what its writes carry, as
+   above. PFE_BUSY: another instance still has it. PFE_UNAVAILABLE. Only of a shared store, in which it blocks for
+   APP_LEASE_WAIT_US at most and what a call of the store takes; one thread at a time. */
+enum pf_err app_lease_borrow(struct app *a, struct store_fence *ret) MUSTCHECK;
+void app_lease_return(struct app *a, const struct store_fence *f);
 
 /* Takes or renews what is due. Returns how long until there is something to do again, µs. Blocking; one thread. */
 int64_t app_leases_step(struct app *a);

@@ -27,6 +27,7 @@ struct movement {
     /* the writer's */
     unsigned debit_slot, credit_slot;
     const struct ledger_entry *ref_entry;
+    size_t ref_at; /* among what a group of a shared store asks for */
     bool ref_resolved;
 };
 
@@ -47,13 +48,17 @@ struct job {
     money_currency currency; /* OPEN, REBUILD */
     struct app_idem idem;    /* reserved by the caller; ended by the caller after done */
     struct arena *arena;     /* for a replayed answer */
-    /* MOVE, BOOKINGS: what it is done under (app/lease.h), borrowed until done; NULL: nothing. PFE_FENCED: not done. */
+    /* MOVE, BOOKINGS, CLOSE: what it is done under (app/lease.h), borrowed until done; NULL: nothing. PFE_FENCED: not
+     * done. */
     const struct store_fence *fence;
     /* Called on the writer thread before the commit, only when idem.key is set and something is to be committed: fills
        idem.status and idem.body; status 0: no memory for it, and the group does not happen. */
     void (*render)(struct job *j);
     /* Called on the writer thread; the job is the caller's again. Must be quick. */
     void (*done)(struct job *j);
+    /* NULL, or asked on the writer thread before the group begins: does nobody wait for it any more? Then it is not
+       done, and err is PFE_TIMEOUT. */
+    bool (*gone)(const struct job *j);
     void *ctx;
     /* what came of it */
     enum pf_err err; /* of the whole: PFE_OK with atomic false may hold refused movements; a refused

@@ -71,7 +71,7 @@ static enum memory remembered(struct app *a, const uint8_t key[32], struct princ
     struct auth_slot *s = slot_of(a, key, &lock);
     int64_t now = clock_mono(a->d.clock);
     enum memory m = FORGOTTEN;
-    if (s->asked_us && s->asked_us + AUTH_TTL_US > now && crypt_equal(s->key, key, 32) &&
+    if (s->asked_us && s->asked_us + AUTH_SHOWN_US > now && crypt_equal(s->key, key, 32) &&
         s->generation == generation(a, s->who.user))
         m = believed_until(a, s->asked_us) > now ? BELIEVED : OUTDATED;
     if (m != FORGOTTEN)
@@ -81,8 +81,9 @@ static enum memory remembered(struct app *a, const uint8_t key[32], struct princ
     return m;
 }
 
-/* While the primary is gone nobody can ask, and what is only shown may be stale: then a caller of a moment ago is still
-   one, and the answer says of when. */
+/* While the primary is gone what is only shown may be stale, and so may be who asks: a replica tells, and with none a
+   caller of the last minutes is still one. Nobody can take a credential back meanwhile; the answer says of when it is.
+ */
 static bool still_shown(struct app *a, enum memory m, enum pf_err e, int64_t asked_us)
 {
     const int64_t age = clock_mono(a->d.clock) - asked_us;
@@ -149,11 +150,13 @@ static bool bearer_formed(struct str v)
 enum pf_err app_presents(const struct app *a, const struct app_rule *rule, struct str api_key, struct str authorization,
                          const char **ret_why)
 {
+    if (rule->right == RIGHT_PUBLIC)
+        return PFE_OK;
     if (api_key.p && !key_formed(str_trim(api_key)))
         *ret_why = bad_key;
     else if (authorization.p && !bearer_formed(str_trim(authorization)))
         *ret_why = bad_bearer;
-    else if (api_key.p || authorization.p || rule->right == RIGHT_PUBLIC || (rule->open && a->cfg.dev))
+    else if (api_key.p || authorization.p || (rule->open && a->cfg.dev))
         return PFE_OK;
     else
         *ret_why = no_credential;
@@ -194,6 +197,8 @@ static enum app_auth by_key(struct app *a, struct str text, bool may_block, stru
     }
     if (e != PFE_OK)
         return outcome(e, p, bad_key);
+    if (store_stale(a->d.store, STORE_STALE_LOOK))
+        return APP_AUTH_OK;
     remember(a, hash, ret, gen, now);
 
     /* Last use, at the grain of a slot's lifetime, by what the store has: keys that drive one another out of a set must
@@ -269,6 +274,8 @@ static enum app_auth by_token(struct app *a, struct str text, bool may_block, st
     }
     if (e != PFE_OK)
         return outcome(e, p, "the session has ended");
+    if (store_stale(a->d.store, STORE_STALE_LOOK))
+        return APP_AUTH_OK;
     remember(a, key, ret, gen, now);
     return APP_AUTH_OK;
 }

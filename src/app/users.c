@@ -76,8 +76,10 @@ enum pf_err app_user_find(struct app *a, struct str ref, bool may_block, int64_t
     enum pf_err e;
     if (str_to_i64(ref, &n))
         e = n > 0 ? app_user(a, n, may_block, &u) : PFE_NOT_FOUND;
-    else if (!may_block)
+    else if (!may_block && (uuid_parse(ref, &id) || !store_user_name_free(a->d.store, ref)))
         return PFE_BUSY;
+    else if (!may_block)
+        e = PFE_NOT_FOUND;
     else if (uuid_parse(ref, &id))
         e = store_user_by_uuid(a->d.store, id.b, &u);
     else if (ref.n <= IDENT_USERNAME_MAX)
@@ -167,8 +169,9 @@ enum pf_err app_user_change(struct app *a, const struct caller *c, int64_t id, c
     return PFE_OK;
 }
 
+/* fence: NULL, or what it is done under. */
 static enum pf_err set_status(struct app *a, const struct caller *c, int64_t id, enum store_user_status from,
-                              enum store_user_status to)
+                              enum store_user_status to, const struct store_fence *fence)
 {
     struct store_user u;
     struct store_tx *tx;
@@ -176,7 +179,9 @@ static enum pf_err set_status(struct app *a, const struct caller *c, int64_t id,
     if (e != PFE_OK)
         return e;
     int64_t now = app_now(a);
-    e = store_user_get(a->d.store, id, &u);
+    e = fence ? store_tx_fence(tx, fence) : PFE_OK;
+    if (e == PFE_OK)
+        e = store_user_get(a->d.store, id, &u);
     if (e == PFE_OK && u.status != from)
         e = PFE_NOT_FOUND;
     if (e == PFE_OK && to == STORE_USER_CLOSING)
@@ -205,25 +210,32 @@ static enum pf_err set_status(struct app *a, const struct caller *c, int64_t id,
  * accounts, or refuses because one holds money; then the user is gone. Whoever is CLOSING is let in nowhere and cannot
  * ask again: what stops half-way, by a crash or because an outcome is not known, app_users_close_due takes up. That the
  * other instances cannot be told of a step is no reason to stop behind it; it is said at the end.
+ *
+ * Of several instances one does it at a time, and each step is refused to the one whose turn is over (fence): else one
+ * could close the accounts behind the back of another, which was told that they hold money and makes the user active.
  */
-static enum pf_err delete_user(struct app *a, const struct caller *c, int64_t id)
+static enum pf_err delete_user(struct app *a, const struct caller *c, int64_t id, const struct store_fence *fence)
 {
-    enum pf_err e = set_status(a, c, id, STORE_USER_ACTIVE, STORE_USER_CLOSING);
+    bool begun = false; /* by somebody, earlier: the accounts may be closed already */
+    enum pf_err e = set_status(a, c, id, STORE_USER_ACTIVE, STORE_USER_CLOSING, fence);
     if (e == PFE_NOT_FOUND) {
         struct store_user u;
         enum pf_err left = store_user_get(a->d.store, id, &u);
-        if (left == PFE_OK && u.status == STORE_USER_CLOSING)
+        begun = left == PFE_OK && u.status == STORE_USER_CLOSING;
+        if (begun)
             e = PFE_OK;
     }
     (void)!app_user_touched(a, id, e); /* the last step tells the same */
     if (e != PFE_OK)
         return e;
-    struct job j = {.kind = JOB_CLOSE, .actor = c->who.user, .user = id};
+    struct job j = {.kind = JOB_CLOSE, .actor = c->who.user, .user = id, .fence = fence};
     e = app_submit_wait(a, &j);
-    if (e == PFE_INTERNAL)
-        return e;
+    if (e == PFE_INTERNAL || e == PFE_FENCED)
+        return PFE_INTERNAL;
+    if (begun && e != PFE_OK && e != PFE_HOLDS_MONEY)
+        return e; /* not a step further, nor back */
     enum store_user_status to = e == PFE_OK ? STORE_USER_DELETED : STORE_USER_ACTIVE;
-    enum pf_err last = set_status(a, c, id, STORE_USER_CLOSING, to);
+    enum pf_err last = set_status(a, c, id, STORE_USER_CLOSING, to, fence);
     /* stuck half-way: not an error that says that nothing was done */
     return app_user_touched(a, id, last) == PFE_OK ? e : PFE_INTERNAL;
 }
@@ -231,12 +243,22 @@ static enum pf_err delete_user(struct app *a, const struct caller *c, int64_t id
 enum pf_err app_user_delete(struct app *a, const struct caller *c, int64_t id, struct problem *p)
 {
     /* one at a time: two of the same user must not undo each other's steps */
+    struct store_fence fence;
     pthread_mutex_lock(&a->delete_lock);
-    enum pf_err e = delete_user(a, c, id);
+    bool shared = store_shared(a->d.store);
+    enum pf_err e = shared ? app_lease_borrow(a, &fence) : PFE_OK;
+    bool turn = e == PFE_OK;
+    if (turn)
+        e = delete_user(a, c, id, shared ? &fence : NULL);
+    if (turn && shared)
+        app_lease_return(a, &fence);
     pthread_mutex_unlock(&a->delete_lock);
     if (e == PFE_OK)
         return PFE_OK;
-    return problem_set(p, e, "%s", e == PFE_HOLDS_MONEY ? "the user's accounts are not empty" : "");
+    return problem_set(p, e, "%s",
+                       e == PFE_HOLDS_MONEY     ? "the user's accounts are not empty"
+                       : e == PFE_BUSY && !turn ? "another instance is deleting a user"
+                                                : "");
 }
 
 void app_users_close_due(struct app *a)

@@ -1,6 +1,6 @@
 /*
  * The ledger writer: one thread takes all jobs that wait, decides them in order on the accounts as loaded, and commits
- * them as one group. Nothing outside this file writes the journal.
+ * them as one group. Nothing outside this file writes the journal. What a group needs is gathered in writer_gather.c.
  */
 #include "app/writer.h"
 
@@ -12,8 +12,6 @@
 #include "codec/uuid.h"
 
 enum { GROUP_MOVEMENTS_MAX = 16384, SHRINK_OVER = 4096, LINGER_US = 100 };
-/* A slot's key is owner << 10 | currency: a number beyond this is nobody's, and must not wrap round to somebody's. */
-static const int64_t OWNER_MAX = INT64_MAX >> 10;
 
 bool writer_grow(void **p, size_t *cap, size_t want, size_t size)
 {
@@ -28,228 +26,6 @@ bool writer_grow(void **p, size_t *cap, size_t want, size_t size)
     *p = q;
     *cap = n;
     return true;
-}
-
-/* ---- gathering: which accounts does the group need? ---- */
-
-enum pf_err writer_slot_for(struct writer *w, int64_t owner, money_currency currency, unsigned *ret)
-{
-    uint64_t k = (uint64_t)owner << 10 | currency;
-    uint64_t v;
-    if (owner < 0 || owner > OWNER_MAX)
-        return PFE_NOT_FOUND;
-    if (map_u64_get(&w->slot_of, k, &v)) {
-        *ret = (unsigned)v;
-        return PFE_OK;
-    }
-    if (w->n_keys == STORE_GROUP_KEYS_MAX)
-        return PFE_BUSY;
-    size_t cap = w->cap_keys;
-    if (!writer_grow((void **)&w->keys, &cap, w->n_keys + 1, sizeof *w->keys))
-        return PFE_NOMEM;
-    if (cap != w->cap_keys) {
-        size_t slot_cap = w->cap_keys;
-        if (!writer_grow((void **)&w->slots, &slot_cap, cap, sizeof *w->slots))
-            return PFE_NOMEM;
-        w->cap_keys = cap;
-    }
-    if (!map_u64_put(&w->slot_of, k, w->n_keys))
-        return PFE_NOMEM;
-    w->keys[w->n_keys] = (struct store_key){.owner = owner, .currency = currency};
-    *ret = (unsigned)w->n_keys++;
-    return PFE_OK;
-}
-
-/* What was answered under the job's key before, if anything was; then there is nothing more to do for it. */
-static void replay(struct writer *w, struct job *j)
-{
-    if (j->idem.key.n)
-        j->err = app_idem_lookup(w->a, j->arena, &j->idem);
-    j->live = j->err == PFE_OK && !j->idem.replayed;
-}
-
-static enum pf_err slot_for_account(struct writer *w, int64_t account, unsigned *ret)
-{
-    struct ledger_account acc;
-    enum pf_err e = store_account_by_id(w->a->d.store, account, &acc);
-    return e != PFE_OK ? e : writer_slot_for(w, acc.owner, acc.currency, ret);
-}
-
-static enum pf_err gather_ref(struct writer *w, struct movement *m)
-{
-    struct ledger_entry *ref = arena_alloc(&w->arena, sizeof *ref);
-    if (!ref)
-        return PFE_NOMEM;
-    int64_t by;
-    enum pf_err e = store_entry_get(w->a->d.store, &w->arena, m->ref, ref, &by);
-    if (e != PFE_OK)
-        return e;
-    if (str_starts(ref->origin, STR(TICKET_ORIGIN))) /* a booking's money moves with its booking */
-        return PFE_WRONG_STATE;
-    m->ref_entry = ref;
-    m->ref_resolved = by != 0;
-    m->currency = ref->currency;
-    if (m->amount == 0)
-        m->amount = ref->amount;
-    int64_t debit, credit;
-    e = ledger_sides(&(struct ledger_command){.kind = m->kind, .ref = ref}, &debit, &credit);
-    if (e == PFE_OK)
-        e = slot_for_account(w, debit, &m->debit_slot);
-    if (e == PFE_OK)
-        e = slot_for_account(w, credit, &m->credit_slot);
-    return e;
-}
-
-static enum pf_err gather_movement(struct writer *w, struct movement *m)
-{
-    int64_t debit = m->from_user, credit = m->to_user;
-    switch (m->kind) {
-    case LEDGER_ROLLBACK:
-    case LEDGER_CAPTURE:
-    case LEDGER_RELEASE:
-        return gather_ref(w, m);
-    case LEDGER_DEPOSIT:
-        debit = 0;
-        break;
-    case LEDGER_WITHDRAW:
-        credit = 0;
-        break;
-    case LEDGER_TRANSFER:
-    case LEDGER_HOLD:
-        if (debit == credit)
-            return PFE_SAME_ACCOUNT;
-        break;
-    case LEDGER_FREEZE:
-    case LEDGER_UNFREEZE:
-    case LEDGER_CLOSE:
-        credit = debit;
-        break;
-    }
-    enum pf_err e = writer_slot_for(w, debit, m->currency, &m->debit_slot);
-    return e == PFE_OK ? writer_slot_for(w, credit, m->currency, &m->credit_slot) : e;
-}
-
-static enum pf_err gather_close(struct writer *w, struct job *j)
-{
-    enum { CAP = 200 };
-    struct ledger_account *acc = arena_alloc(&w->arena, CAP * sizeof *acc);
-    unsigned n = 0;
-    if (!acc)
-        return PFE_NOMEM;
-    enum pf_err e = store_account_list(w->a->d.store, j->user, acc, CAP, &n);
-    if (e != PFE_OK)
-        return e;
-    j->m = arena_zalloc(&w->arena, (n + 1) * sizeof *j->m);
-    if (!j->m)
-        return PFE_NOMEM;
-    j->n = 0;
-    j->atomic = true;
-    for (unsigned i = 0; i < n && e == PFE_OK; i++) {
-        if (acc[i].flags & LEDGER_CLOSED)
-            continue;
-        struct movement *m = &j->m[j->n++];
-        *m = (struct movement){.kind = LEDGER_CLOSE, .from_user = j->user, .currency = acc[i].currency};
-        e = gather_movement(w, m);
-    }
-    return e;
-}
-
-static void gather(struct writer *w, struct job *j)
-{
-    j->err = PFE_OK;
-    j->live = j->stood = false;
-    if (!store_shared(w->a->d.store)) {
-        replay(w, j);
-        if (!j->live)
-            return;
-        j->live = false;
-    } else if (j->idem.key.n) { /* another process may be at work under this key: ask inside the group */
-        if (!writer_grow((void **)&w->asked, &w->cap_asked, w->n_asked + 1, sizeof *w->asked)) {
-            j->err = PFE_NOMEM;
-            return;
-        }
-        w->asked[w->n_asked++] = (struct store_idem_ref){j->idem.principal, j->idem.key};
-    }
-    if (j->fence) {
-        if (!writer_grow((void **)&w->fences, &w->cap_fences, w->n_fences + 1, sizeof *w->fences)) {
-            j->err = PFE_NOMEM;
-            return;
-        }
-        j->fence_at = w->n_fences;
-        w->fences[w->n_fences++] = *j->fence;
-    }
-    switch (j->kind) {
-    case JOB_OPEN: {
-        unsigned slot;
-        j->err = writer_slot_for(w, j->user, j->currency, &slot);
-        break;
-    }
-    case JOB_CLOSE:
-        j->err = gather_close(w, j);
-        break;
-    case JOB_MOVE:
-        for (size_t i = 0; i < j->n; i++) {
-            struct movement *m = &j->m[i];
-            m->err = gather_movement(w, m);
-            if (m->err == PFE_NOMEM || m->err == PFE_BUSY || m->err == PFE_UNAVAILABLE) {
-                j->err = m->err;
-                return;
-            }
-        }
-        break;
-    case JOB_BOOKINGS:
-        for (size_t i = 0; i < j->n_bookings; i++) {
-            struct booking *b = &j->booking[i];
-            b->err = writer_tickets_gather(w, b);
-            if (b->err == PFE_NOMEM || b->err == PFE_BUSY || b->err == PFE_UNAVAILABLE) {
-                j->err = b->err;
-                return;
-            }
-        }
-        break;
-    case JOB_REBUILD:
-        break;
-    }
-    j->live = j->err == PFE_OK;
-}
-
-/* In a shared store, where others may have come first until the group began. */
-static void look_again(struct writer *w, struct job *j)
-{
-    replay(w, j);
-    if (j->err == PFE_OK && !j->live) { /* whoever did it may not have come to tell the caches: writer_forget_cached */
-        w->replayed = true;
-        for (size_t i = 0; i < j->n; i++) {
-            if (!writer_grow((void **)&w->resolved, &w->cap_resolved, w->n_resolved + 1, sizeof *w->resolved)) {
-                j->err = PFE_NOMEM;
-                return;
-            }
-            if (j->m[i].ref)
-                w->resolved[w->n_resolved++] = j->m[i].ref;
-        }
-    }
-    for (size_t i = 0; j->live && i < j->n; i++) {
-        struct movement *m = &j->m[i];
-        struct ledger_entry same;
-        int64_t by;
-        if (m->err != PFE_OK || !m->ref_entry)
-            continue;
-        enum pf_err e = store_entry_get(w->a->d.store, &w->arena, m->ref, &same, &by);
-        if (e != PFE_OK) {
-            j->err = e;
-            j->live = false;
-        }
-        m->ref_resolved = by != 0;
-    }
-}
-
-/* Another instance does this job by now. */
-static void fence_off(const struct writer *w, struct job *j)
-{
-    if (!j->fence || w->fences[j->fence_at].ok)
-        return;
-    j->err = PFE_FENCED;
-    j->live = false;
 }
 
 /* ---- deciding ---- */
@@ -498,7 +274,7 @@ static void process(struct writer *w, struct job *list)
         refuse_all(list);
         return;
     }
-    w->n_keys = w->n_entries = w->n_idem = w->n_asked = w->n_fences = w->n_resolved = 0;
+    w->n_keys = w->n_entries = w->n_idem = w->n_asked = w->n_fences = w->n_refs = w->n_resolved = 0;
     w->replayed = false;
     if (w->slot_of.cap > SHRINK_OVER)
         map_u64_free(&w->slot_of);
@@ -512,21 +288,24 @@ static void process(struct writer *w, struct job *list)
         if (j->kind == JOB_REBUILD)
             rebuild(w, j);
         else
-            gather(w, j);
+            writer_gather(w, j);
         live |= j->live;
     }
     w->jobs += n;
     w->groups++;
     enum pf_err e = PFE_OK;
     if (live) { /* perhaps with no accounts at all: a movement that names none is to be refused too */
+        writer_turn_take(w, list);
         w->ts = app_now(a);
         struct store_group_ask ask = {.keys = w->keys,
                                       .n_keys = w->n_keys,
                                       .idem = w->asked,
                                       .n_idem = w->n_asked,
+                                      .refs = w->refs,
+                                      .n_refs = w->n_refs,
                                       .fences = w->fences,
                                       .n_fences = w->n_fences};
-        struct store_group g = {.slots = w->slots, .now_us = w->ts};
+        struct store_group g = {.slots = w->slots, .resolved_by = w->resolved_by, .now_us = w->ts};
         writer_tickets_ask(w, &ask, &g);
         e = store_group_begin(a->d.store, &ask, &g);
         w->first_seq = g.first_seq;
@@ -535,9 +314,9 @@ static void process(struct writer *w, struct job *list)
         if (e == PFE_OK) {
             for (struct job *j = list; j; j = j->next) {
                 if (j->live)
-                    fence_off(w, j);
+                    writer_fence_off(w, j);
                 if (j->live && store_shared(a->d.store))
-                    look_again(w, j);
+                    writer_look_again(w, j);
                 if (j->live)
                     decide_job(w, j);
             }
@@ -549,6 +328,7 @@ static void process(struct writer *w, struct job *list)
             else
                 store_group_abort(a->d.store);
         }
+        writer_turn_give(w);
     }
     if (e == PFE_OK) {
         w->total_entries += w->n_entries;
@@ -669,6 +449,7 @@ struct writer *writer_new(struct app *a)
     arena_init(&w->arena, NULL, 0, 256 << 20);
     struct metrics *m = a->d.metrics;
     w->t = writer_tickets_new(m);
+    writer_turn_init(w, m);
     w->h_batch = metric_histogram(m, "payflow_commit_entries", "Journal entries a group commit.", "",
                                   metric_bounds_pow2, metric_bounds_pow2_n, 1);
     w->h_commit =
@@ -707,6 +488,8 @@ void writer_free(struct writer *w)
     free(w->asked);
     free(w->fences);
     free(w->undo);
+    free(w->refs);
+    free(w->resolved_by);
     free(w->resolved);
     writer_tickets_free(w->t);
     pthread_cond_destroy(&w->more);

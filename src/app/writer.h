@@ -47,6 +47,14 @@ struct writer_tickets {
     struct metric_counter *by_state[TICKET_STATES];
 };
 
+#define WRITER_TURN_KEY "lock:event:"
+
+struct writer_turn { /* an event's lock, while a group is at it (writer_turn.c) */
+    bool held;
+    char key[sizeof WRITER_TURN_KEY + 36], holder[CACHE_LOCK_LEN + 1];
+    struct metric_counter *mine, *late, *none;
+};
+
 struct writer {
     struct app *a;
     pthread_t thread;
@@ -77,10 +85,14 @@ struct writer {
     size_t n_fences, cap_fences;
     struct undo *undo;
     size_t n_undo, cap_undo;
+    int64_t *refs; /* entries to be resolved, of a shared store; and what the group then says resolves them */
+    int64_t *resolved_by;
+    size_t n_refs, cap_refs, cap_resolved_by;
     int64_t *resolved; /* entries resolved by this group */
     size_t n_resolved, cap_resolved;
     int64_t first_seq, ts;
     struct writer_tickets *t;
+    struct writer_turn turn;
 
     _Atomic uint64_t groups, jobs, total_entries, refused;
     _Atomic int64_t last_commit_us;
@@ -91,12 +103,24 @@ struct writer {
 
 /* Room for `want` elements; false: out of memory, unchanged. */
 bool writer_grow(void **p, size_t *cap, size_t want, size_t size) MUSTCHECK;
+/* Sets j->live when there is something to decide, else j->err or what was answered before. Adds what the job needs to
+   what the group will ask for. */
+void writer_gather(struct writer *w, struct job *j);
+/* Inside a group of a shared store, where others may have come first until it began. */
+void writer_look_again(struct writer *w, struct job *j);
+/* Inside a group: the job fails if another instance does it by now. */
+void writer_fence_off(const struct writer *w, struct job *j);
 /* The slot of an account in the group that is being gathered. */
 enum pf_err writer_slot_for(struct writer *w, int64_t owner, money_currency currency, unsigned *ret) MUSTCHECK;
 /* Decides a movement whose slots are known, as the next entry of the group. */
 enum pf_err writer_decide(struct writer *w, int64_t actor, struct movement *m) MUSTCHECK;
 /* Takes entries back, to where the group stood; w->n_undo was 0 there. */
 void writer_undo(struct writer *w, size_t entries, size_t resolved);
+
+void writer_turn_init(struct writer *w, struct metrics *m);
+/* Before a group with a booking begins, if cfg.booking_lock_us says so: waits for its turn, 50 ms at most. */
+void writer_turn_take(struct writer *w, const struct job *list);
+void writer_turn_give(struct writer *w); /* when the group is over */
 
 /* After the commit, or when it may have happened: drops what is cached of the group's accounts and resolved entries.
    false: other instances may still answer what was. */

@@ -3,14 +3,24 @@
 
 #include <stdio.h>
 
-/* In slices, for a shared cache answers each call over the network. */
+/* In one call, for a shared cache that cannot be told makes each of them wait; in slices if there is no room for it. */
 bool writer_forget_cached(struct writer *w)
 {
     enum { SLICE = 128 };
-    char text[SLICE][CACHE_KEY_MAX];
-    struct str keys[SLICE];
-    size_t n = 0;
+    char few_text[SLICE][CACHE_KEY_MAX], (*text)[CACHE_KEY_MAX] = few_text;
+    struct str few[SLICE], *keys = few;
+    size_t cap = SLICE, n = 0;
     bool told = true;
+    if (w->n_keys + w->n_resolved > SLICE && cache_shared(w->a->d.cache)) {
+        const size_t all = w->n_keys + w->n_resolved;
+        char(*all_text)[CACHE_KEY_MAX] = arena_alloc(&w->arena, all * sizeof *all_text);
+        struct str *all_keys = arena_alloc(&w->arena, all * sizeof *all_keys);
+        if (all_text && all_keys) {
+            text = all_text;
+            keys = all_keys;
+            cap = all;
+        }
+    }
     for (size_t i = 0; i < w->n_keys + w->n_resolved; i++) {
         if (i >= w->n_keys)
             keys[n] = app_key_transaction(text[n], w->resolved[i - w->n_keys]);
@@ -18,7 +28,7 @@ bool writer_forget_cached(struct writer *w)
             keys[n] = app_key_balance(text[n], w->slots[i].acc.owner, w->slots[i].acc.currency);
         else
             continue;
-        if (++n == SLICE) {
+        if (++n == cap) {
             told &= cache_del_many(w->a->d.cache, keys, n);
             n = 0;
         }

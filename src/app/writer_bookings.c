@@ -178,18 +178,22 @@ static enum pf_err event_slot(struct writer_tickets *t, int64_t id, unsigned *re
     return PFE_OK;
 }
 
-static enum pf_err booking_slot(struct writer_tickets *t, int64_t id, unsigned *ret)
+/* b as it was looked up. In a store of this process's own that is how it still is when the group begins, for nobody
+   else moves bookings: the store is not asked again. */
+static enum pf_err booking_slot(struct writer_tickets *t, const struct ticket_booking *b, unsigned *ret)
 {
     uint64_t v;
-    if (map_u64_get(&t->booking_slot_of, (uint64_t)id, &v)) {
+    if (map_u64_get(&t->booking_slot_of, (uint64_t)b->id, &v)) {
         *ret = (unsigned)v;
         return PFE_OK;
     }
     size_t cap = t->cap_bookings;
     if (!GROW(t->booking_slots, cap, t->n_bookings + 1) || !GROW(t->bookings, t->cap_bookings, t->n_bookings + 1) ||
-        !map_u64_put(&t->booking_slot_of, (uint64_t)id, t->n_bookings))
+        !map_u64_put(&t->booking_slot_of, (uint64_t)b->id, t->n_bookings))
         return PFE_NOMEM;
-    t->bookings[t->n_bookings] = id;
+    t->bookings[t->n_bookings] = b->id;
+    t->booking_slots[t->n_bookings] =
+        (struct store_booking_slot){.b = *b, .was = b->state, .was_version = b->version, .found = true};
     *ret = (unsigned)t->n_bookings++;
     return PFE_OK;
 }
@@ -230,7 +234,7 @@ enum pf_err writer_tickets_gather(struct writer *w, struct booking *b)
     enum pf_err e = event_slot(t, f->id, &b->event_slot);
     if (e || hold)
         return e;
-    e = booking_slot(t, b->b.id, &b->booking_slot);
+    e = booking_slot(t, &b->b, &b->booking_slot);
     if (e == PFE_OK && b->b.amount > 0)
         e = writer_slot_for(w, b->b.user, f->currency, &b->payer_slot);
     if (e == PFE_OK && b->b.amount > 0)
@@ -244,7 +248,7 @@ void writer_tickets_ask(struct writer *w, struct store_group_ask *ask, struct st
     ask->events = t->events;
     ask->n_events = t->n_events;
     ask->bookings = t->bookings;
-    ask->n_bookings = t->n_bookings;
+    ask->n_bookings = store_shared(w->a->d.store) ? t->n_bookings : 0;
     ask->inbox = t->asked;
     ask->n_inbox = t->n_asked;
     g->events = t->event_slots;

@@ -10,7 +10,7 @@
 #include "base/cidr.h"
 #include "conf/internal.h"
 
-enum { GATEWAY_PORT = 3000 };
+enum { GATEWAY_PORT = 3000, GRPC_PORT = 50051 };
 enum {
     SECRET_BYTES_MAX = 64 << 10,
     YAML_BYTES_MAX = 1 << 20,
@@ -271,15 +271,17 @@ static enum pf_err derive_listen(struct conf *c, char why[CONF_WHY_MAX])
     return PFE_OK;
 }
 
-static enum pf_err derive_gateway(struct conf *c, char why[CONF_WHY_MAX])
+/* An address beside LISTEN: "off" leaves host empty. */
+static enum pf_err derive_other(const char *name, const char *value, uint16_t otherwise, char host[64],
+                                uint16_t *ret_port, bool *ret_loopback, char why[CONF_WHY_MAX])
 {
     int64_t port;
 
-    if (strcmp(c->gateway_listen, "off") == 0)
+    if (strcmp(value, "off") == 0)
         return PFE_OK;
-    if (!conf_parse_listen(str_c(c->gateway_listen), c->gateway_host, &c->gateway_loopback, &port))
-        return conf_refuse(why, "GATEWAY_LISTEN is malformed");
-    c->gateway_port = (uint16_t)(port < 0 ? GATEWAY_PORT : port);
+    if (!conf_parse_listen(str_c(value), host, ret_loopback, &port))
+        return conf_refuse(why, "%s is malformed", name);
+    *ret_port = (uint16_t)(port < 0 ? otherwise : port);
     return PFE_OK;
 }
 
@@ -348,16 +350,18 @@ enum pf_err conf_check_serve(const struct conf *c, char why[CONF_WHY_MAX])
             return conf_refuse(why, "DB_READ_HOST_%u (from %.60s) is a replica of PostgreSQL, and the store is SQLite",
                                i + 1, c->values[CONF_DB_READ_HOST_1 + 3 * i].origin);
     if (c->env == CONF_ENV_DEV) {
-        if (!c->loopback && !c->allow_open_bind)
-            return conf_refuse(why,
-                               "LISTEN %.64s: ENV=dev answers without credentials, so it binds to loopback only; "
-                               "set ENV=prod, or ALLOW_OPEN_BIND=true if you mean it",
-                               c->listen);
-        if (c->gateway_host[0] && !c->gateway_loopback && !c->allow_open_bind)
-            return conf_refuse(why,
-                               "GATEWAY_LISTEN %.64s: ENV=dev answers without credentials, so it binds to loopback "
-                               "only; set ENV=prod, or ALLOW_OPEN_BIND=true if you mean it",
-                               c->gateway_listen);
+        const struct {
+            const char *name, *value;
+            bool open;
+        } bound[] = {{"LISTEN", c->listen, !c->loopback},
+                     {"GATEWAY_LISTEN", c->gateway_listen, c->gateway_host[0] && !c->gateway_loopback},
+                     {"GRPC_LISTEN", c->grpc_listen, c->grpc_host[0] && !c->grpc_loopback}};
+        for (size_t i = 0; i < sizeof bound / sizeof *bound; i++)
+            if (bound[i].open && !c->allow_open_bind)
+                return conf_refuse(why,
+                                   "%s %.64s: ENV=dev answers without credentials, so it binds to loopback only; "
+                                   "set ENV=prod, or ALLOW_OPEN_BIND=true if you mean it",
+                                   bound[i].name, bound[i].value);
         return PFE_OK;
     }
     if (n == 0)
@@ -388,7 +392,10 @@ static enum pf_err load(struct conf *c, const struct conf_input *in, char why[CO
     if (e == PFE_OK)
         e = derive_listen(c, why);
     if (e == PFE_OK)
-        e = derive_gateway(c, why);
+        e = derive_other("GATEWAY_LISTEN", c->gateway_listen, GATEWAY_PORT, c->gateway_host, &c->gateway_port,
+                         &c->gateway_loopback, why);
+    if (e == PFE_OK)
+        e = derive_other("GRPC_LISTEN", c->grpc_listen, GRPC_PORT, c->grpc_host, &c->grpc_port, &c->grpc_loopback, why);
     if (e == PFE_OK)
         e = derive_store(c, why);
     if (e == PFE_OK)

@@ -52,7 +52,7 @@ enum { CONF_TREE_NAME = 64 };
 /* Strings are never NULL and owned by the struct. Ranges are those of params.def. */
 struct conf {
     int64_t port;
-    const char *listen, *gateway_listen;
+    const char *listen, *gateway_listen, *grpc_listen;
     enum conf_env env;
     bool allow_open_bind;
     const char *data_dir;
@@ -88,6 +88,7 @@ struct conf {
     int64_t cache_entries, cache_bytes;
     int64_t queue_capacity, group_max, flush_entries;
     int64_t booking_hold; /* seconds */
+    int64_t booking_lock; /* milliseconds */
 
     /* worked out from LISTEN with PORT, and from DB_URL with DATA_DIR */
     char listen_host[64]; /* numeric, without brackets */
@@ -96,6 +97,9 @@ struct conf {
     char gateway_host[64]; /* as listen_host; "": GATEWAY_LISTEN=off */
     uint16_t gateway_port; /* 0: any free one */
     bool gateway_loopback;
+    char grpc_host[64]; /* the same of GRPC_LISTEN */
+    uint16_t grpc_port;
+    bool grpc_loopback;
     bool postgres;         /* the store is PostgreSQL: by DB_URL, or DB_HOST without it */
     const char *store_dir; /* the directory of payflow.db; with PostgreSQL, DATA_DIR */
 

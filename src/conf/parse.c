@@ -194,6 +194,7 @@ static enum pf_err check_string(enum conf_id id, const char *text, char why[CONF
             return conf_refuse(why, "must be HOST or HOST:PORT with a numeric address, [IPv6], localhost or *");
         return PFE_OK;
     case CONF_GATEWAY_LISTEN:
+    case CONF_GRPC_LISTEN:
         if (strcmp(text, "off") != 0 && !conf_parse_listen(str_c(text), host, &loopback, &port))
             return conf_refuse(why, "must be off, or HOST or HOST:PORT with a numeric address, [IPv6], localhost or *");
         return PFE_OK;

@@ -1,6 +1,6 @@
 /*
- * cache: what the application needs of a cache and of shared counters. Nothing about money is ever decided on what it
- * says.
+ * cache: what the application needs of a cache, of shared counters, and of locks for taking turns. Nothing about money
+ * is ever decided on what it says.
  *
  * Keys are the contract's: user:{id}, balance:{user_id}:{currency}, transaction:{id}; values are small byte strings.
  * Tiers: one in-process (cache/local), and perhaps one that instances share behind it (cache/redis). All calls are
@@ -44,6 +44,14 @@ struct cache_rate {
     int64_t reset_us; /* until the window ends */
 };
 
+/* What became of a lock that was asked for. */
+enum cache_lock {
+    CACHE_LOCK_NONE,  /* there are none: no shared tier, or it is gone */
+    CACHE_LOCK_MINE,  /* until its time is over, or it is given back */
+    CACHE_LOCK_TAKEN, /* another has it */
+};
+enum { CACHE_LOCK_LEN = 16 }; /* of a holder's name */
+
 /* A question to cache_confirm; the caller's memory, to be left alone until fn is called. */
 struct cache_confirm {
     void (*fn)(struct cache_confirm *q, bool good);
@@ -64,6 +72,9 @@ struct cache_ops {
     void (*rate_exact)(struct cache *c, struct str key, int64_t limit, int64_t window_us, int64_t cost,
                        struct cache_rate *ret);
     void (*watch)(struct cache *c, void (*fn)(void *ctx, struct str pattern), void *ctx);
+    /* NULL, both: CACHE_LOCK_NONE */
+    enum cache_lock (*lock)(struct cache *c, struct str key, int64_t ttl_us, char ret_holder[CACHE_LOCK_LEN + 1]);
+    void (*unlock)(struct cache *c, struct str key, const char holder[CACHE_LOCK_LEN + 1]);
 
     void (*put)(struct cache *c, struct str key, struct str value, int64_t ttl_us, uint64_t token);
     bool (*del)(struct cache *c, struct str key);
@@ -197,6 +208,22 @@ static inline void cache_watch(struct cache *c, void (*fn)(void *ctx, struct str
 {
     if (c->ops->watch)
         c->ops->watch(c, fn, ctx);
+}
+
+/* A lock for taking turns with other instances, at key of 1..CACHE_KEY_MAX bytes, for ttl_us > 0. It makes nothing
+   safe: it is over after its time whatever its holder does, and with the shared tier. Does not wait for another holder.
+ */
+static inline enum cache_lock cache_lock(struct cache *c, struct str key, int64_t ttl_us,
+                                         char ret_holder[CACHE_LOCK_LEN + 1])
+{
+    return c->ops->lock ? c->ops->lock(c, key, ttl_us, ret_holder) : CACHE_LOCK_NONE;
+}
+
+/* Gives back what was CACHE_LOCK_MINE; nothing if it has run out and another has it. */
+static inline void cache_unlock(struct cache *c, struct str key, const char holder[CACHE_LOCK_LEN + 1])
+{
+    if (c->ops->unlock)
+        c->ops->unlock(c, key, holder);
 }
 
 /* One per tier; returns how many were written. */

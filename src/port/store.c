@@ -175,6 +175,11 @@ enum pf_err store_user_by_name(struct store *s, struct str username, struct stor
     return s->ops->user_by_name(s, username, ret);
 }
 
+bool store_user_name_free(struct store *s, struct str username)
+{
+    return s->ops->user_name_free && s->ops->user_name_free(s, username);
+}
+
 enum pf_err store_user_by_email(struct store *s, struct str email, struct store_user *ret)
 {
     return s->ops->user_by_email(s, email, ret);

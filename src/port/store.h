@@ -5,7 +5,7 @@
  * Three ways in:
  *
  *  1. Groups: movements of money and of tickets. One thread, the ledger writer, decides many commands at once:
- *         store_group_begin   lock and load the accounts, events and bookings that the commands name
+ *         store_group_begin   lock and load the accounts, events and bookings that the commands name, in one round
  *         … decide with domain/ledger and domain/ticketing on the slots …
  *         store_group_commit  append the entries, their seal, idempotency rows, marks, new accounts; bookings and their
  *                             moves, stock, messages: one durable commit, all of it or nothing
@@ -154,6 +154,10 @@ struct store_group_ask {
     size_t n_bookings;
     const struct store_inbox_ref *inbox;
     size_t n_inbox;
+    /* Entries that the group is to resolve, by seq. A store that is not shared need not be asked: what was read before
+       the group still is so. These may repeat. */
+    const int64_t *refs;
+    size_t n_refs;
     /* Under which parts of it are written. begin sets their ok: what stands under one that is not must be left out of
        the commit. Those that are hold until the group ends. These may repeat. */
     struct store_fence *fences;
@@ -165,7 +169,8 @@ struct store_group {
     struct store_slot *slots;
     struct store_event_slot *events;
     struct store_booking_slot *bookings;
-    bool *seen; /* the consumer has dealt with that message */
+    bool *seen;           /* the consumer has dealt with that message */
+    int64_t *resolved_by; /* the seq of the entry that resolves refs[i]; 0: none, or there is no such entry */
     int64_t first_seq;
     int64_t first_booking; /* id of the next booking to be made */
     /* In: the caller's wall clock. Out: the store's clock, by which bookings expire. An embedded store has no other
@@ -376,6 +381,10 @@ struct store_replica {
     uint64_t behind; /* reads that the primary answered because this one had not come so far */
     struct port_breaker breaker;
 };
+struct store_checks { /* of replicas, whether they are there */
+    int64_t interval_us, timeout_us;
+    unsigned healthy_threshold, unhealthy_threshold; /* checks in a row, until it is in, or out */
+};
 struct store_cluster {
     struct store_pool pool;
     struct port_breaker primary;
@@ -386,6 +395,7 @@ struct store_cluster {
     uint64_t primary_reads; /* reads that a replica might have answered */
     uint64_t stale_reads;
     const char *algorithm; /* that shares reads out: "round_robin" …; "spare": they read only without the primary */
+    struct store_checks checks;
     unsigned n;
     struct store_replica replicas[STORE_REPLICAS_MAX];
 };
@@ -437,6 +447,7 @@ struct store_ops {
     enum pf_err (*user_get)(struct store *s, int64_t id, struct store_user *ret);
     enum pf_err (*user_by_uuid)(struct store *s, const uint8_t uuid[16], struct store_user *ret);
     enum pf_err (*user_by_name)(struct store *s, struct str username, struct store_user *ret);
+    bool (*user_name_free)(struct store *s, struct str username); /* NULL: it cannot tell */
     enum pf_err (*user_by_email)(struct store *s, struct str email, struct store_user *ret);
     enum pf_err (*user_list)(struct store *s, int64_t before_id, int64_t offset, unsigned limit, struct store_user *out,
                              unsigned *ret_n);
@@ -598,6 +609,8 @@ enum pf_err store_inbox_purge(struct store_tx *tx, int64_t before_us, int64_t *r
 enum pf_err store_user_get(struct store *s, int64_t id, struct store_user *ret) MUSTCHECK;
 enum pf_err store_user_by_uuid(struct store *s, const uint8_t uuid[16], struct store_user *ret) MUSTCHECK;
 enum pf_err store_user_by_name(struct store *s, struct str username, struct store_user *ret) MUSTCHECK;
+/* Without blocking. true: store_user_by_name finds nobody, surely; false: look there, this engine cannot tell. */
+bool store_user_name_free(struct store *s, struct str username);
 enum pf_err store_user_by_email(struct store *s, struct str email, struct store_user *ret) MUSTCHECK;
 /* Newest first, without deleted ones; before_id 0: from the newest. out has room for limit. */
 enum pf_err store_user_list(struct store *s, int64_t before_id, int64_t offset, unsigned limit, struct store_user *out,

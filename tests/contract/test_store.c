@@ -260,6 +260,16 @@ static void resolutions(struct kit *k)
     struct kit_move once = {.kind = LEDGER_ROLLBACK, .ref = d};
     assert_int_equal(kit_group(k, &once, 1, NULL, 0), PFE_OK);
     assert_int_equal(once.seq, d + 1);
+
+    /* a group asks for all that it is to resolve: what stands, what is gone, what never was, one of them twice */
+    int64_t refs[] = {d, d - 1, 1, d, 0, d + 100}, got[] = {-1, -1, -1, -1, -1, -1};
+    struct store_group_ask ask = {.refs = refs, .n_refs = 6};
+    struct store_group g = {.resolved_by = got, .now_us = k->now};
+    assert_int_equal(store_group_begin(k->s, &ask, &g), PFE_OK);
+    store_group_abort(k->s);
+    int64_t want[] = {once.seq, 0, r, once.seq, 0, 0};
+    for (int i = 0; i < 6; i++)
+        assert_int_equal(got[i], want[i]);
     kit_verify(k);
 }
 

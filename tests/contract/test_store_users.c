@@ -121,6 +121,33 @@ static void update_refuses_what_others_have(void **state)
     assert_user(&u, &b);
 }
 
+/* Never of a name that somebody has; where an engine can tell, of nearly all that nobody has. */
+static void a_free_name_is_nobodys(void **state)
+{
+    (void)state;
+    struct store_user a = add_user("anna", "anna@example.org");
+    add_user("bob", "bob@example.org");
+    snprintf(a.username, sizeof a.username, "Carla");
+    assert_ok(IN_TX(store_user_update(tx, &a)));
+    for (int again = 0; again < 2; again++) {
+        assert_false(store_user_name_free(box.store, STR("cARLA")));
+        assert_false(store_user_name_free(box.store, STR("bob")));
+        unsigned n = 0;
+        for (unsigned i = 0; i < 1000; i++) {
+            char name[16];
+            snprintf(name, sizeof name, "guest-%u", i);
+            n += store_user_name_free(box.store, str_c(name));
+        }
+        if (strcmp(box.engine->name, "sqlite") == 0)
+            assert_true(n >= 990);
+        else
+            assert_int_equal(n, 0);
+        if (!box.engine->durable)
+            break;
+        assert_true(engine_reopen(&box));
+    }
+}
+
 static void deleting_frees_name_and_email(void **state)
 {
     (void)state;
@@ -429,6 +456,7 @@ int main(void)
         CASE(refused_insert_leaves_the_transaction_usable),
         CASE(update_keeps_id_uuid_and_creation),
         CASE(update_refuses_what_others_have),
+        CASE(a_free_name_is_nobodys),
         CASE(deleting_frees_name_and_email),
         CASE(users_are_listed_newest_first),
         CASE(the_closing_are_found_by_how_long_they_are),

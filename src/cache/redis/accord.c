@@ -60,6 +60,8 @@ static void round_trip(struct tiers *t)
     char word[RUN_LEN + 1];
     pthread_mutex_lock(&a->lock);
     in_use(t, word);
+    if (a->n_mute)
+        word[0] = '\0';
     if (strcmp(a->word, word) != 0)
         part(a); /* before we say it: it is what the others will rely on */
     memcpy(a->word, word, sizeof word);
@@ -173,7 +175,7 @@ bool accord_settle(struct tiers *t, const char *run)
 {
     struct accord *a = &t->accord;
     struct timespec until;
-    bool done, late = false;
+    bool done, late = false, mute = false;
     if (!a->say)
         return true;
     deadline_after(TELL_US, &until);
@@ -183,9 +185,17 @@ bool accord_settle(struct tiers *t, const char *run)
         a->n_waiting++;
         a->wanted = true;
         pthread_cond_signal(&a->more);
-        while (!(done = settled(a, run)) && !late && !a->stop)
+        while (!(done = settled(a, run)) && !late && !a->stop) {
+            /* Only silence helps, of a certain length, and a server that comes and goes would have it begin anew each
+               time: so we stay silent until it is over, whoever is to be heard meanwhile. */
+            if (!mute && (!run[0] || (a->word[0] && strcmp(a->word, run) != 0))) {
+                mute = true;
+                a->n_mute++;
+            }
             late = pthread_cond_timedwait(&a->changed, &a->lock, &until) == ETIMEDOUT;
+        }
         a->n_waiting--;
+        a->n_mute -= mute;
     }
     pthread_mutex_unlock(&a->lock);
     return done;

@@ -46,7 +46,7 @@ struct conn {
     struct conn *next; /* idle ones */
 };
 
-enum script { SCRIPT_LEASE, SCRIPT_PUT, SCRIPT_DROP, SCRIPT_RATE, SCRIPT_BEAT, SCRIPTS };
+enum script { SCRIPT_LEASE, SCRIPT_PUT, SCRIPT_DROP, SCRIPT_RATE, SCRIPT_BEAT, SCRIPT_UNLOCK, SCRIPTS };
 enum { SHA_LEN = 40 };
 
 struct link {
@@ -162,6 +162,11 @@ void rates_count_exact(struct rates *r, struct link *l, struct str key, int64_t 
 /* Sends what waits, all of it in slices. */
 void rates_send(struct rates *r, struct link *l);
 
+/* ---- locks.c ---- */
+
+enum cache_lock tiers_lock(struct cache *c, struct str key, int64_t ttl_us, char ret_holder[CACHE_LOCK_LEN + 1]);
+void tiers_unlock(struct cache *c, struct str key, const char holder[CACHE_LOCK_LEN + 1]);
+
 /* ---- the whole: redis.c, keeper.c, values.c ---- */
 
 struct tier_counts {
@@ -185,6 +190,7 @@ struct accord {
     bool agreed, entering;        /* values are in use; are about to be */
     bool stop, wanted;
     unsigned n_waiting;
+    unsigned n_mute;          /* of these: who needs us to be silent until then */
     _Atomic int64_t lease_us; /* 0: none */
 };
 
@@ -230,7 +236,8 @@ void accord_deaf(struct tiers *t);
 /* The state of the link has changed: say so now. */
 void accord_hurry(struct tiers *t);
 /* Waits until it does not matter to others whether they heard: a change was told through the server `run` (""; it could
-   not be told). false: that did not come about within 5 s. */
+   not be told). At most 2.5 s and three calls of `say`, whatever Redis does meanwhile. false: that did not come about
+   within 5 s, for the store does not answer. */
 bool accord_settle(struct tiers *t, const char *run);
 
 void ears_init(struct ears *e);

@@ -52,10 +52,13 @@ static const char script_beat[] = "local t=redis.call('TIME')\n"
                                   " redis.call('PUBLISH',ARGV[4],'0000000000000000g*')\n"
                                   "end\n"
                                   "return n\n";
+/* KEYS: lock. ARGV: its holder's name; somebody else may have it by now. */
+static const char script_unlock[] = "if redis.call('GET',KEYS[1])~=ARGV[1] then return 0 end\n"
+                                    "return redis.call('DEL',KEYS[1])\n";
 
 const char *const script_text[SCRIPTS] = {
     [SCRIPT_LEASE] = script_lease, [SCRIPT_PUT] = script_put,   [SCRIPT_DROP] = script_drop,
-    [SCRIPT_RATE] = script_rate,   [SCRIPT_BEAT] = script_beat,
+    [SCRIPT_RATE] = script_rate,   [SCRIPT_BEAT] = script_beat, [SCRIPT_UNLOCK] = script_unlock,
 };
 
 static int64_t now_us(void)

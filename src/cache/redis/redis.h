@@ -1,6 +1,6 @@
 /*
  * redis: two cache tiers as one cache: a local one in front, Redis behind it, shared by all instances. Values, leases,
- * rate windows and invalidations are Redis's; nothing else of it is used. A Redis that is gone costs speed only.
+ * rate windows, locks and invalidations are Redis's; nothing else of it is used. A Redis that is gone costs speed only.
  *
  * get        the local tier alone: quick. Its token fills the local tier only.
  * fetch      local, then Redis; threads that miss one key at once wait for the first of them, 100 ms at most.
@@ -10,6 +10,7 @@
  * confirm    a PING on the subscription, which any number of callers share: its answer comes behind all that was
  *            published before it. What was heard by then is gone from the local tier.
  * rate       see below.
+ * lock       SET NX PX with a random name; unlock is a script that deletes the lock only where that name stands.
  *
  * A filled value is never older than an invalidation:
  *  - A miss in Redis leaves a lease there: the key's place, holding a random name. A put is a script that stores the

@@ -36,7 +36,7 @@
 #include "domain/money/money.h"
 
 enum {
-    TICKET_COUNT_MAX = 100,         /* tickets of one booking */
+    TICKET_COUNT_MAX = 10000,       /* tickets of one booking */
     TICKET_GUEST_MAX = 64,          /* bytes of a guest's name */
     TICKET_CAPACITY_MAX = 10000000, /* tickets of one event */
     TICKET_MOCK_MAX = 5             /* tickets that the mock payment provider approves, at most */

@@ -62,6 +62,8 @@ enum pf_err memory_account_list(struct store *s, int64_t owner, struct ledger_ac
                                 unsigned *ret_n);
 enum pf_err memory_entry_get(struct store *s, struct arena *a, int64_t seq, struct ledger_entry *ret,
                              int64_t *ret_resolved_by);
+/* Of each of n entries, by seq, which resolves it; 0: none. */
+void memory_resolved(struct memory_store *s, const int64_t *seq, size_t n, int64_t *ret);
 enum pf_err memory_entry_list(struct store *s, const struct store_entry_query *q, store_entry_fn fn, void *ctx,
                               int64_t *ret_cursor);
 enum pf_err memory_journal_scan(struct store *s, int64_t after_seq, int64_t limit, store_entry_fn fn, void *ctx);

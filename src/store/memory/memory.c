@@ -54,6 +54,7 @@ static enum pf_err memory_group_begin(struct store *st, const struct store_group
     if (e == PFE_OK)
         e = memory_tickets_load(s, ask, g);
     if (e == PFE_OK) {
+        memory_resolved(s, ask->refs, ask->n_refs, g->resolved_by);
         lease_book_group_begin(&s->leases, ask->fences, ask->n_fences);
         g->first_seq = s->book.head_seq + 1;
     } else {

@@ -39,6 +39,14 @@ static int64_t resolver_of(const struct memory_store *s, int64_t seq)
     return map_u64_get(&s->resolved, (uint64_t)seq, &by) ? (int64_t)by : 0;
 }
 
+void memory_resolved(struct memory_store *s, const int64_t *seq, size_t n, int64_t *ret)
+{
+    pthread_rwlock_rdlock(&s->lock);
+    for (size_t i = 0; i < n; i++)
+        ret[i] = resolver_of(s, seq[i]);
+    pthread_rwlock_unlock(&s->lock);
+}
+
 enum pf_err memory_entry_get(struct store *st, struct arena *a, int64_t seq, struct ledger_entry *ret,
                              int64_t *ret_resolved_by)
 {

@@ -131,6 +131,27 @@ static void send_idem(struct pg_q *q, struct pg_conn *c, const struct store_idem
     pg_q_send(q);
 }
 
+static void send_refs(struct pg_q *q, struct pg_conn *c, const int64_t *refs, size_t n)
+{
+    pg_q_begin(q, c,
+               "SELECT k.at, r.resolver FROM unnest($1::int8[]) WITH ORDINALITY k(seq, at)"
+               " JOIN resolution r ON r.seq = k.seq");
+    pg_q_i64s(q, refs, sizeof *refs, n);
+    pg_q_send(q);
+}
+
+static enum pf_err read_refs(struct pg_q *q, int64_t *ret, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        ret[i] = 0;
+    while (pg_q_next(q)) {
+        int64_t at = pg_col_i64(q, 0);
+        if (at >= 1 && (size_t)at <= n)
+            ret[at - 1] = pg_col_i64(q, 1);
+    }
+    return pg_q_end(q);
+}
+
 static int by_number(const void *a, const void *b)
 {
     int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
@@ -169,7 +190,7 @@ static enum pf_err owner_ok(void *ctx, int64_t user, bool *ret_ok)
 static enum pf_err load(struct pg_ledger *l, struct pg_conn *c, const struct store_group_ask *ask,
                         struct store_group *g)
 {
-    struct pg_q begin, head, fences, accounts[2];
+    struct pg_q begin, head, fences, refs, accounts[2];
     struct pg_tickets tickets;
     const struct store_key *keys = ask->keys;
     size_t n = ask->n_keys;
@@ -180,6 +201,8 @@ static enum pf_err load(struct pg_ledger *l, struct pg_conn *c, const struct sto
         pg_fences_send(&fences, c, ask->fences, ask->n_fences);
     unsigned k = send_accounts(accounts, c, keys, n);
     pg_tickets_send(&tickets, c, ask);
+    if (ask->n_refs)
+        send_refs(&refs, c, ask->refs, ask->n_refs);
     if (l->n_idem)
         send_idem(&l->idem_q, c, l->idem, l->n_idem);
     enum pf_err e = pg_sync(c);
@@ -197,6 +220,9 @@ static enum pf_err load(struct pg_ledger *l, struct pg_conn *c, const struct sto
         (void)!pg_q_end(&accounts[i]);
     }
     enum pf_err read = pg_tickets_read(&tickets, ask, g);
+    if (e == PFE_OK)
+        e = read;
+    read = ask->n_refs ? read_refs(&refs, g->resolved_by, ask->n_refs) : PFE_OK;
     if (e == PFE_OK)
         e = read;
     (void)!pg_q_end(&begin);
@@ -307,7 +333,8 @@ enum pf_err pg_group_begin(struct store *st, const struct store_group_ask *ask, 
     struct postgres_store *s = pg_of(st);
     struct pg_ledger *l = s->ledger;
     if (ask->n_keys > STORE_GROUP_KEYS_MAX || ask->n_events > STORE_GROUP_KEYS_MAX ||
-        ask->n_bookings > STORE_GROUP_KEYS_MAX || ask->n_inbox > STORE_GROUP_KEYS_MAX)
+        ask->n_bookings > STORE_GROUP_KEYS_MAX || ask->n_inbox > STORE_GROUP_KEYS_MAX ||
+        ask->n_refs > STORE_GROUP_KEYS_MAX)
         return PFE_INTERNAL;
     if (!grow((void **)&l->loaded, &l->cap_loaded, ask->n_keys, sizeof *l->loaded))
         return PFE_NOMEM;

@@ -350,6 +350,9 @@ void pg_primary_report(struct postgres_store *s, bool ok);
 /* Is the calling thread in a group or transaction? It then reads from the primary only. */
 bool pg_in_write(struct postgres_store *s);
 
+/* For what a write relies on as well: PG_FROM_ANY only while the calling thread's reads are just shown (store_stale).
+ */
+enum pg_from pg_from_shown(void);
 /* A connection for a PG_FROM_ANY read, and how it was come by; NULL: none. */
 struct pg_conn *pg_route_take(struct postgres_store *s, struct pg_route *ret);
 /* Runs q where it was routed to, and elsewhere if that fails. */

@@ -141,6 +141,10 @@ struct pg_witness {
     uint8_t receipt[16];
 };
 
+/* Those before a UUIDv7, the oldest first: their ids are in order of time, so that the key finds them. */
+#define PG_RECEIPTS_SWEEP                                                                                              \
+    "DELETE FROM receipt WHERE ctid = ANY (ARRAY(SELECT ctid FROM receipt WHERE id < $1 ORDER BY id LIMIT 10000))"
+
 struct pg_head { /* the row of ledger_head */
     int64_t seq, next_account, accounts, time_us, lag_us;
     uint8_t seal[SHA256_LEN];
@@ -166,7 +170,7 @@ struct pg_ledger {
     const struct book_account **rows; /* scratch */
     size_t cap_rows;
     struct pg_stats stats;
-    int64_t swept_hour; /* when old statistics and receipts were last thrown away */
+    int64_t swept_hour, swept_receipts; /* when old statistics, and receipts (in 10 s), were last thrown away */
 };
 
 /* The connection of the group under way when the calling thread runs it, else NULL: what is read inside a group is read

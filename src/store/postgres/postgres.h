@@ -50,9 +50,10 @@ struct postgres_options {
     bool spare;                                                     /* they read only while the primary is away */
     const struct postgres_replica *replicas; /* further servers for reads; the rest is as for the primary */
     unsigned n_replicas;
-    bool guard;              /* fail at once while the primary does not answer; implied by replicas */
-    unsigned check_ms;       /* between looks at primary and replicas; 0: 500 */
-    struct metrics *metrics; /* borrowed for the store's life; NULL: none */
+    bool guard;                 /* fail at once while the primary does not answer; implied by replicas */
+    unsigned check_ms;          /* between looks at the primary, and at the replicas unless told below; 0: 500 */
+    struct store_checks checks; /* of replicas; 0: check_ms (at least 10 ms); 1 s, which is the most; 1 and 1 */
+    struct metrics *metrics;    /* borrowed for the store's life; NULL: none */
 };
 
 /* On failure ret_why is one line fit for an operator, without secrets. PFE_WRONG_STATE: what somebody has to mend

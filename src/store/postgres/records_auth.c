@@ -52,7 +52,7 @@ enum pf_err pg_rec_apikey_by_hash(struct store *s, const uint8_t hash[32], struc
 {
     struct pg_q q;
     struct store_apikey k = {0};
-    pg_read_begin(&q, pg_of(s), PG_FROM_PRIMARY,
+    pg_read_begin(&q, pg_of(s), pg_from_shown(),
                   "SELECT id, user_id, prefix, created_us, last_used_us, revoked_us FROM api_key WHERE hash = $1");
     pg_q_blob(&q, hash, sizeof k.hash);
     bool found = pg_q_next(&q);
@@ -132,7 +132,7 @@ enum pf_err pg_rec_session_get(struct store *s, const uint8_t family[16], struct
 {
     struct pg_q q;
     struct store_session f = {0};
-    pg_read_begin(&q, pg_of(s), PG_FROM_PRIMARY,
+    pg_read_begin(&q, pg_of(s), pg_from_shown(),
                   "SELECT user_id, created_us, expires_us, revoked_us FROM session WHERE family = $1");
     pg_q_blob(&q, family, sizeof f.family);
     bool found = pg_q_next(&q);

@@ -154,18 +154,25 @@ static bool ours(const struct pg_guard *g, const struct state *x)
     return x->standby && x->replay >= 0 && x->system == g->system && history;
 }
 
-static bool connect_replica(struct pg_replica *r, struct pg_conn *c, struct state *ret)
+enum check { CHECK_GOOD, CHECK_SILENT, CHECK_FOREIGN };
+
+static enum check look_at(struct pg_guard *g, struct pg_conn *c, struct state *ret)
+{
+    return !ask_state(c, ret) ? CHECK_SILENT : ours(g, ret) ? CHECK_GOOD : CHECK_FOREIGN;
+}
+
+static enum check connect_replica(struct pg_replica *r, struct pg_conn *c, unsigned ms, struct state *ret)
 {
     struct postgres_store *s = r->store;
     c->store = s;
     c->replica = r;
     pg_disconnect(c);
-    if (pg_connect_to(c, r->host, r->port, true, at_most(s->connect_ms, PG_GUARD_MS)) != PFE_OK)
-        return false;
+    if (pg_connect_to(c, r->host, r->port, true, at_most(s->connect_ms, ms)) != PFE_OK)
+        return CHECK_SILENT;
     c->timeout_ms = at_most(s->timeout_ms / 2, PG_REPLICA_MS);
-    bool ok = ask_state(c, ret) && ours(s->guard, ret);
-    c->timeline = ok ? ret->timeline : 0;
-    return ok;
+    enum check found = look_at(s->guard, c, ret);
+    c->timeline = found == CHECK_GOOD ? ret->timeline : 0;
+    return found;
 }
 
 static struct pg_conn *pop(struct pg_replica *r, bool *ret_room)
@@ -209,7 +216,7 @@ struct pg_conn *pg_replica_take(struct pg_replica *r, int64_t timeline, bool *re
     if (!room)
         return NULL;
     c = calloc(1, sizeof *c);
-    if (c && connect_replica(r, c, &x) && c->timeline >= timeline)
+    if (c && connect_replica(r, c, PG_GUARD_MS, &x) == CHECK_GOOD && c->timeline >= timeline)
         return c;
     *ret_failed = c != NULL;
     drop(r, c);
@@ -252,9 +259,11 @@ static int64_t fresh_since(const struct pg_guard *g, const struct state *x)
 static bool check_replica(struct pg_guard *g, struct pg_replica *r)
 {
     struct state x;
-    bool ok = pg_alive(&r->check);
-    r->check.timeout_ms = at_most(g->store->timeout_ms, PG_GUARD_MS);
-    ok = ok ? ask_state(&r->check, &x) && ours(g, &x) : connect_replica(r, &r->check, &x);
+    unsigned ms = (unsigned)((g->checks.timeout_us + 999) / 1000);
+    bool alive = pg_alive(&r->check);
+    r->check.timeout_ms = at_most(g->store->timeout_ms, ms);
+    enum check found = alive ? look_at(g, &r->check, &x) : connect_replica(r, &r->check, ms, &x);
+    bool ok = found == CHECK_GOOD;
     if (ok) {
         pthread_mutex_lock(&g->lock);
         int64_t fresh = fresh_since(g, &x);
@@ -264,7 +273,9 @@ static bool check_replica(struct pg_guard *g, struct pg_replica *r)
         r->timeline = x.timeline;
         pthread_mutex_unlock(&g->lock);
     }
-    atomic_store(&r->up, ok);
+    r->unanswered = found == CHECK_SILENT ? r->unanswered + 1 : 0;
+    if (ok || found == CHECK_FOREIGN || r->unanswered >= g->checks.unhealthy_threshold)
+        atomic_store(&r->up, ok);
     return ok;
 }
 
@@ -298,7 +309,7 @@ static void *watch(void *ctx)
     pthread_mutex_lock(&g->lock);
     while (!g->stop) {
         pthread_mutex_unlock(&g->lock);
-        int64_t ms = g->check_ms;
+        int64_t ms = at_most(g->check_ms, (unsigned)((g->checks.interval_us + 999) / 1000));
         /* is it gone, or was that one connection? are the replicas there again? */
         if ((!check_all(g) || pg_stalled(g->store)) && ms > PG_SOON_MS)
             ms = PG_SOON_MS;
@@ -365,14 +376,32 @@ static struct balancer_config balancer_settings(const struct pg_guard *g, enum b
 {
     struct balancer_config c = balancer_defaults();
     c.algorithm = algorithm;
-    c.check_interval_us = (int64_t)g->check_ms * 900; /* due whenever the thread comes by */
-    c.check_timeout_us = 10000000;                    /* they have deadlines of their own */
-    c.healthy_threshold = c.unhealthy_threshold = 1;
+    c.check_interval_us = g->checks.interval_us / 10 * 9; /* not missed by a hair when the thread comes by */
+    c.check_timeout_us = 10000000;                        /* they have deadlines of their own */
+    c.healthy_threshold = g->checks.healthy_threshold;
+    c.unhealthy_threshold = g->checks.unhealthy_threshold;
     c.eject_after = 1;
     c.eject_us = (int64_t)g->check_ms * 1000;
     c.eject_max_us = 10 * c.eject_us;
     c.max_ejected = 100;
     c.panic = 0; /* the primary is there */
+    return c;
+}
+
+/* The thread that checks replicas also looks at the primary: it cannot wait longer for one. */
+static struct store_checks checks_settings(const struct pg_guard *g, const struct store_checks *given)
+{
+    struct store_checks c = *given;
+    if (c.interval_us <= 0)
+        c.interval_us = (int64_t)g->check_ms * 1000;
+    if (c.interval_us < PG_CHECK_LEAST_US)
+        c.interval_us = PG_CHECK_LEAST_US;
+    if (c.timeout_us <= 0 || c.timeout_us > PG_GUARD_MS * 1000)
+        c.timeout_us = PG_GUARD_MS * 1000;
+    if (c.healthy_threshold == 0)
+        c.healthy_threshold = 1;
+    if (c.unhealthy_threshold == 0)
+        c.unhealthy_threshold = 1;
     return c;
 }
 
@@ -390,6 +419,7 @@ enum pf_err pg_guard_start(struct postgres_store *s, const struct postgres_optio
     g->index.probe = true;
     g->index.connect_ms = at_most(s->connect_ms, PG_GUARD_MS);
     g->check_ms = o->check_ms ? o->check_ms : PG_CHECK_MS;
+    g->checks = checks_settings(g, &o->checks);
     g->forming = 1;
     g->spare = o->spare;
     g->algorithm = o->algorithm;

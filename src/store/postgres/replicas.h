@@ -12,9 +12,10 @@
  * timeline; after a promotion that takes until the replica has written a restart point on the new timeline, meanwhile
  * the primary reads. A server that is not in recovery is nobody's replica.
  *
- * The balancer says whose turn it is; a thread checks the replicas and the primary each check_ms. One that does not
- * answer is left out at once and comes back by itself; one that lags rests for 5 ms, and up to 640 ms while it goes
- * on doing so. With none left the primary reads.
+ * The balancer says whose turn it is; a thread looks at the primary each check_ms, and at the replicas as often as
+ * `checks` says. One that fails a read is left out at once, one that fails as many checks in a row as the threshold
+ * then, and both come back by themselves; one that says that it is none of this primary's reads nothing more. One that
+ * lags rests for 5 ms, and up to 640 ms while it goes on doing so. With none left the primary reads.
  *
  * Each replica has a breaker as well, over the reads that it was given.
  *
@@ -30,14 +31,15 @@
 #include "store/postgres/internal.h"
 
 enum {
-    PG_CHECK_MS = 500,        /* from one check to the next, unless told */
-    PG_SOON_MS = 100,         /* the same when something is amiss */
-    PG_GUARD_MS = 1000,       /* of a check, of a read index and of connecting to a replica, at most */
-    PG_REPLICA_MS = 1000,     /* of a read on a replica, at most: others have to answer within the rest */
-    PG_SAMPLES = 256,         /* of the primary's position, one per check: tell lags up to two minutes */
-    PG_REST_LEAST_US = 5000,  /* longer than a commit takes to arrive at a replica near by */
-    PG_REST_MOST_US = 640000, /* about a check */
-    PG_OPEN_MS = 500          /* from the primary's failure to the next attempt */
+    PG_CHECK_MS = 500,         /* from one check to the next, unless told */
+    PG_CHECK_LEAST_US = 10000, /* of a replica, whatever is asked for */
+    PG_SOON_MS = 100,          /* the same when something is amiss */
+    PG_GUARD_MS = 1000,        /* of a check, of a read index and of connecting to a replica, at most */
+    PG_REPLICA_MS = 1000,      /* of a read on a replica, at most: others have to answer within the rest */
+    PG_SAMPLES = 256,          /* of the primary's position, one per check: tell lags up to two minutes */
+    PG_REST_LEAST_US = 5000,   /* longer than a commit takes to arrive at a replica near by */
+    PG_REST_MOST_US = 640000,  /* about a check */
+    PG_OPEN_MS = 500           /* from the primary's failure to the next attempt */
 };
 
 struct pg_replica {
@@ -52,7 +54,8 @@ struct pg_replica {
     _Atomic int64_t replay, timeline; /* at the last check */
     _Atomic int64_t fresh_us;         /* all that was acknowledged then is here; 0: nothing is known */
     _Atomic int64_t rest_us, rest_until_us;
-    atomic_bool up; /* answered the last check as a replica of this primary's */
+    atomic_bool up;      /* answered as a replica of this primary's, and not too few checks since */
+    unsigned unanswered; /* in a row; the checking thread's */
     _Atomic uint64_t served, behind, failed;
 };
 
@@ -63,7 +66,8 @@ struct pg_position {
 
 struct pg_guard {
     struct postgres_store *store;
-    unsigned check_ms;
+    unsigned check_ms;          /* from one look at the primary to the next */
+    struct store_checks checks; /* of the replicas */
     enum balancer_algorithm algorithm;
     bool spare; /* the replicas read only while the primary is away */
     struct breaker *breaker;

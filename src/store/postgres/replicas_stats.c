@@ -43,6 +43,7 @@ bool pg_cluster_read(struct store *st, struct store_cluster *ret)
     ret->asks = atomic_load(&g->asks);
     ret->primary_reads = atomic_load(&g->primary_reads);
     ret->stale_reads = atomic_load(&g->stale);
+    ret->checks = g->checks;
     ret->n = g->n_replicas;
     pthread_mutex_lock(&g->lock);
     for (unsigned i = 0; i < g->n_replicas; i++) {

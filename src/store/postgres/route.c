@@ -27,6 +27,11 @@ int64_t pg_stale(struct store *s, enum store_stale step)
     return us;
 }
 
+enum pg_from pg_from_shown(void)
+{
+    return stale_allowed ? PG_FROM_ANY : PG_FROM_PRIMARY;
+}
+
 /* ---- choosing ---- */
 
 static bool primary_gone(struct postgres_store *s)

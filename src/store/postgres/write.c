@@ -5,6 +5,7 @@
 #include "base/clock.h"
 #include "codec/uuid.h"
 #include "store/postgres/journal.h"
+#include "store/ticketing.h"
 
 static void group_end(struct pg_ledger *l)
 {
@@ -161,18 +162,27 @@ static void send_head(struct round *r, const struct pg_ledger *l, const struct p
     pg_q_send(q);
 }
 
-/* Once an hour, what no question reaches any more. */
-static void send_sweep(struct round *r, int64_t ts)
+/* What no question reaches any more. Statistics once an hour: they are few. Receipts more often and not too many at a
+   time, for all writers wait meanwhile. */
+static void send_sweep(struct round *r, struct pg_ledger *l, int64_t ts)
 {
-    const int64_t minute = 60 * 1000000, day = BOOK_MINUTES * minute;
-    struct pg_q *q = next(r);
-    pg_q_begin(q, r->c, "DELETE FROM stat WHERE minute BETWEEN 1 AND $1");
-    pg_q_i64(q, ts / minute - BOOK_MINUTES);
-    pg_q_send(q);
-    q = next(r);
-    pg_q_begin(q, r->c, "DELETE FROM receipt WHERE ts < $1");
-    pg_q_i64(q, ts - day);
-    pg_q_send(q);
+    const int64_t second = 1000000, minute = 60 * second, hour = 60 * minute;
+    if (ts / hour != l->swept_hour) {
+        struct pg_q *q = next(r);
+        pg_q_begin(q, r->c, "DELETE FROM stat WHERE minute BETWEEN 1 AND $1");
+        pg_q_i64(q, ts / minute - BOOK_MINUTES);
+        pg_q_send(q);
+        l->swept_hour = ts / hour;
+    }
+    if (ts / (10 * second) != l->swept_receipts) {
+        uint8_t floor[16];
+        struct pg_q *q = next(r);
+        ticket_uuid_floor(ts - BOOK_MINUTES * minute, floor);
+        pg_q_begin(q, r->c, PG_RECEIPTS_SWEEP);
+        pg_q_blob(q, floor, sizeof floor);
+        pg_q_send(q);
+        l->swept_receipts = ts / (10 * second);
+    }
 }
 
 static void send_all(struct round *r, struct pg_ledger *l, const struct store_commit *c, const struct pg_witness *w)
@@ -192,10 +202,7 @@ static void send_all(struct round *r, struct pg_ledger *l, const struct store_co
         send_idem(r, c);
     send_tickets(r, l, c);
     send_head(r, l, w, n_new);
-    int64_t hour = c->ts / ((int64_t)3600 * 1000000);
-    if (hour != l->swept_hour)
-        send_sweep(r, c->ts);
-    l->swept_hour = hour;
+    send_sweep(r, l, c->ts);
     struct pg_q *q = next(r);
     pg_q_begin(q, r->c, pg_commit_sql);
     pg_q_send(q);
@@ -299,8 +306,9 @@ static enum pf_err again(struct postgres_store *s, const struct store_commit *c,
     struct store_group g = {.slots = calloc(ask->n_keys + 1, sizeof *g.slots),
                             .events = calloc(ask->n_events + 1, sizeof *g.events),
                             .bookings = calloc(ask->n_bookings + 1, sizeof *g.bookings),
-                            .seen = calloc(ask->n_inbox + 1, sizeof *g.seen)};
-    enum pf_err e = g.slots && g.events && g.bookings && g.seen ? PFE_OK : PFE_NOMEM;
+                            .seen = calloc(ask->n_inbox + 1, sizeof *g.seen),
+                            .resolved_by = calloc(ask->n_refs + 1, sizeof *g.resolved_by)};
+    enum pf_err e = g.slots && g.events && g.bookings && g.seen && g.resolved_by ? PFE_OK : PFE_NOMEM;
     size_t n_idem = l->n_idem;
     l->n_idem = 0; /* what was answered from them stands: a key used since is refused by its constraint */
     if (e == PFE_OK)
@@ -315,6 +323,7 @@ static enum pf_err again(struct postgres_store *s, const struct store_commit *c,
     free(g.events);
     free(g.bookings);
     free(g.seen);
+    free(g.resolved_by);
     return e;
 }
 

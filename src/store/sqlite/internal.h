@@ -29,6 +29,7 @@
 #include "port/store.h"
 #include "store/book/book.h"
 #include "store/book/lease.h"
+#include "store/sqlite/names.h"
 #include "store/sqlite/sqlite.h"
 
 enum {
@@ -110,6 +111,7 @@ struct sqlite_store {
     int64_t replayed;
     int schema;
     struct lease_book leases; /* its own lock */
+    struct names names;       /* SERVE only */
 };
 
 static inline struct sqlite_store *sqlite_of(struct store *s)
@@ -207,6 +209,7 @@ enum pf_err sqlite_rec_idem_put(struct store_tx *tx, const struct store_idem *i)
 enum pf_err sqlite_rec_user_get(struct store *s, int64_t id, struct store_user *ret);
 enum pf_err sqlite_rec_user_by_uuid(struct store *s, const uint8_t uuid[16], struct store_user *ret);
 enum pf_err sqlite_rec_user_by_name(struct store *s, struct str username, struct store_user *ret);
+bool sqlite_rec_user_name_free(struct store *s, struct str username);
 enum pf_err sqlite_rec_user_by_email(struct store *s, struct str email, struct store_user *ret);
 enum pf_err sqlite_rec_user_list(struct store *s, int64_t before_id, int64_t offset, unsigned limit,
                                  struct store_user *out, unsigned *ret_n);

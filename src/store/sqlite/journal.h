@@ -26,6 +26,8 @@ enum pf_err sqlite_mark_insert(struct sqlite_conn *w, const struct book_mark *m)
 enum pf_err sqlite_hold_insert(struct sqlite_conn *w, const struct ledger_entry *e) MUSTCHECK;
 /* The row in resolution, and a hold that is no longer open. PFE_WRONG_STATE: resolved already. */
 enum pf_err sqlite_resolution_insert(struct sqlite_conn *w, const struct ledger_entry *e) MUSTCHECK;
+/* The entry that resolves that one; 0: none. */
+enum pf_err sqlite_resolved_by(struct sqlite_conn *c, int64_t seq, int64_t *ret) MUSTCHECK;
 /* All changed statistics, and that they and the clock's figures reflect the book's head. */
 enum pf_err sqlite_stats_write(struct sqlite_conn *w, const struct book *b) MUSTCHECK;
 /* Of a row of projection: "account", "stat", "time", "lag", "idempotency". */

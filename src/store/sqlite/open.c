@@ -222,6 +222,7 @@ static void store_free(struct sqlite_store *s)
     sqlite_conn_close(&s->w);
     book_free(&s->book);
     sqlite_idem_free(&s->idem);
+    names_free(&s->names);
     sha256_free(s->sha);
     pthread_mutex_destroy(&s->wlock);
     lease_book_fini(&s->leases);
@@ -307,6 +308,19 @@ static enum pf_err make_durable(struct sqlite_conn *c, char ret_why[SQLITE_WHY])
     return e;
 }
 
+static enum pf_err load_names(struct sqlite_store *s, char ret_why[SQLITE_WHY])
+{
+    struct sqlite_q q;
+    names_init(&s->names);
+    sqlite_q_begin(&q, &s->w, "SELECT username_fold FROM user WHERE status <> 2");
+    while (sqlite_q_next(&q))
+        names_add(&s->names, sqlite_col_str(&q, 0));
+    enum pf_err e = sqlite_q_end(&q);
+    if (e)
+        snprintf(ret_why, SQLITE_WHY, "cannot read the users: %s", sqlite3_errmsg(s->w.db));
+    return e;
+}
+
 static enum pf_err open_serve(struct sqlite_store *s, const char *dir, char ret_why[SQLITE_WHY])
 {
     enum pf_err e = sqlite_dir_make(dir, ret_why);
@@ -320,6 +334,8 @@ static enum pf_err open_serve(struct sqlite_store *s, const char *dir, char ret_
         e = make_durable(&s->w, ret_why);
     if (e == PFE_OK)
         e = load(s, &s->w, ret_why);
+    if (e == PFE_OK)
+        e = load_names(s, ret_why);
     s->schema = (int)sqlite_migration_texts_n;
     return e;
 }
@@ -399,6 +415,7 @@ static const struct store_ops sqlite_ops = {
     .user_get = sqlite_rec_user_get,
     .user_by_uuid = sqlite_rec_user_by_uuid,
     .user_by_name = sqlite_rec_user_by_name,
+    .user_name_free = sqlite_rec_user_name_free,
     .user_by_email = sqlite_rec_user_by_email,
     .user_list = sqlite_rec_user_list,
     .admin_count = sqlite_rec_admin_count,

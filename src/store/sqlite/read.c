@@ -136,7 +136,7 @@ struct lister {
     void *ctx;
 };
 
-static enum pf_err resolved_by(struct sqlite_conn *c, int64_t seq, int64_t *ret)
+enum pf_err sqlite_resolved_by(struct sqlite_conn *c, int64_t seq, int64_t *ret)
 {
     struct sqlite_q q;
     sqlite_q_begin(&q, c, "SELECT resolver FROM resolution WHERE seq = ?1");
@@ -151,7 +151,7 @@ static bool offer(struct lister *t, const struct ledger_entry *e, enum pf_err *r
     int64_t by = 0;
     bool asked = t->l.q->status != STORE_STATUS_ANY; /* else only for what is given */
     if (asked)
-        *ret_err = resolved_by(t->conn, e->seq, &by);
+        *ret_err = sqlite_resolved_by(t->conn, e->seq, &by);
     if (*ret_err != PFE_OK)
         return false;
     switch (book_listing_offer(&t->l, e, by)) {
@@ -163,7 +163,7 @@ static bool offer(struct lister *t, const struct ledger_entry *e, enum pf_err *r
         break;
     }
     if (!asked)
-        *ret_err = resolved_by(t->conn, e->seq, &by);
+        *ret_err = sqlite_resolved_by(t->conn, e->seq, &by);
     return *ret_err == PFE_OK && t->fn(t->ctx, e, by);
 }
 

@@ -63,6 +63,7 @@ enum pf_err sqlite_rec_user_insert(struct store_tx *tx, struct store_user *u)
     if (e != PFE_OK)
         return e;
 
+    names_add(&w->store->names, str_c(f.username));
     struct sqlite_q q;
     sqlite_q_begin(&q, w,
                    "INSERT INTO user (uuid, username, username_fold, email, email_fold, password_hash, role, status,"
@@ -97,6 +98,7 @@ enum pf_err sqlite_rec_user_update(struct store_tx *tx, const struct store_user 
     if (e != PFE_OK)
         return e;
 
+    names_add(&w->store->names, str_c(f.username));
     sqlite_q_begin(&q, w,
                    "UPDATE user SET username = ?2, username_fold = ?3, email = ?4, email_fold = ?5, password_hash = ?6,"
                    " role = ?7, status = ?8, updated_us = ?9 WHERE id = ?1");
@@ -138,6 +140,12 @@ enum pf_err sqlite_rec_user_by_name(struct store *s, struct str username, struct
                    "SELECT " USER_COLUMNS " FROM user WHERE username_fold = ?1 AND status <> 2");
     sqlite_q_str(&q, str_c(folded));
     return user_one(&q, ret);
+}
+
+bool sqlite_rec_user_name_free(struct store *s, struct str username)
+{
+    char folded[IDENT_USERNAME_MAX + 1];
+    return !ident_fold(username, folded, sizeof folded) || names_lack(&sqlite_of(s)->names, str_c(folded));
 }
 
 enum pf_err sqlite_rec_user_by_email(struct store *s, struct str email, struct store_user *ret)

@@ -310,22 +310,38 @@ enum pf_err sqlite_inbox_purge(struct store_tx *tx, int64_t before_us, int64_t *
 
 /* ---- reads ---- */
 
+/* Several look-ups share a transaction, for to begin and to end one takes as long as a look-up. */
+static enum pf_err reads_begin(struct sqlite_conn *c, size_t n)
+{
+    return n > 1 ? sqlite_exec(c, sqlite_begin) : PFE_OK;
+}
+
+static enum pf_err reads_end(struct sqlite_conn *c, size_t n, enum pf_err e)
+{
+    enum pf_err end = n > 1 ? sqlite_exec(c, sqlite_commit) : PFE_OK;
+    return e ? e : end;
+}
+
 enum pf_err sqlite_events_get(struct store *s, const struct store_ref *refs, size_t n, struct ticket_event *out)
 {
     struct sqlite_conn *c = sqlite_reader(sqlite_of(s));
-    enum pf_err e = PFE_OK;
+    enum pf_err e = reads_begin(c, n);
+    if (e)
+        return e;
     for (size_t i = 0; i < n && e == PFE_OK; i++)
         e = event_find(c, &refs[i], &out[i]);
-    return e;
+    return reads_end(c, n, e);
 }
 
 enum pf_err sqlite_bookings_get(struct store *s, const struct store_ref *refs, size_t n, struct ticket_booking *out)
 {
     struct sqlite_conn *c = sqlite_reader(sqlite_of(s));
-    enum pf_err e = PFE_OK;
+    enum pf_err e = reads_begin(c, n);
+    if (e)
+        return e;
     for (size_t i = 0; i < n && e == PFE_OK; i++)
         e = booking_find(c, &refs[i], &out[i]);
-    return e;
+    return reads_end(c, n, e);
 }
 
 enum pf_err sqlite_booking_list(struct store *s, const struct store_booking_query *b, struct ticket_booking *out,

@@ -122,6 +122,8 @@ enum pf_err sqlite_group_begin(struct store *st, const struct store_group_ask *a
     e = book_group_begin(&s->book, ask->keys, ask->n_keys, g->slots, owner_ok, s);
     if (e == PFE_OK)
         e = sqlite_tickets_load(s, ask, g);
+    for (size_t i = 0; i < ask->n_refs && e == PFE_OK; i++)
+        e = sqlite_resolved_by(&s->w, ask->refs[i], &g->resolved_by[i]);
     if (e)
         return sqlite_write_failed(s, e);
     lease_book_group_begin(&s->leases, ask->fences, ask->n_fences);

@@ -1,6 +1,8 @@
 /* Reading balances and transactions; the cache, health and reconciliation. */
 #include "fixture.h"
 
+#include <unistd.h>
+
 static void a_balance_is_cached_until_it_changes(void **state)
 {
     struct fix *f = *state;
@@ -240,20 +242,20 @@ static void health_says_how_it_is(void **state)
     int64_t ann = fix_user(f, "ann");
     fix_post(f, fix_deposit_of(ann, 1));
     app_health(f->app, &h);
-    assert_int_equal(h.state, HEALTH_UP);
+    assert_int_equal(h.state, APP_UP);
     assert_string_equal(app_health_name(h.state), "UP");
     assert_int_equal(h.store.head_seq, 1);
     f->ops.info = ill_info;
     app_health(f->app, &h);
-    assert_int_equal(h.database, HEALTH_DEGRADED);
-    assert_int_equal(h.state, HEALTH_DEGRADED);
+    assert_int_equal(h.parts[APP_CHECK_DATABASE].state, APP_DEGRADED);
+    assert_int_equal(h.state, APP_DEGRADED);
     f->fail = PFE_INTERNAL;
     app_health(f->app, &h);
-    assert_int_equal(h.state, HEALTH_DOWN);
+    assert_int_equal(h.state, APP_DOWN);
     f->fail = PFE_OK;
     f->ops.info = no_info;
     app_health(f->app, &h);
-    assert_int_equal(h.state, HEALTH_DOWN);
+    assert_int_equal(h.state, APP_DOWN);
     f->ops.info = f->real->info;
 
     struct movement *m = calloc(FIX_CAPACITY, sizeof *m);
@@ -264,12 +266,70 @@ static void health_says_how_it_is(void **state)
     fix_shut(f);
     OK(fix_submit(f, &j));
     app_health(f->app, &h);
-    assert_int_equal(h.writer, HEALTH_DEGRADED);
+    assert_int_equal(h.parts[APP_CHECK_WRITER].state, APP_DEGRADED);
     fix_open(f);
     fix_wait(f, 2);
     app_health(f->app, &h);
-    assert_int_equal(h.state, HEALTH_UP);
+    assert_int_equal(h.state, APP_UP);
     free(m);
+}
+
+static struct {
+    _Atomic int infos, looks;
+    _Atomic bool inside, go;
+} probe;
+
+static enum pf_err slow_info(struct store *s, struct store_info *ret)
+{
+    atomic_fetch_add(&probe.infos, 1);
+    atomic_store(&probe.inside, true);
+    while (!atomic_load(&probe.go))
+        usleep(1000);
+    return fix_current->real->info(s, ret);
+}
+
+static int64_t counted_wall(void *ctx)
+{
+    atomic_fetch_add(&probe.looks, 1);
+    return fix_wall(ctx);
+}
+
+static void *ask_health(void *ctx)
+{
+    app_health(fix_current->app, ctx);
+    return NULL;
+}
+
+/* Who asks while somebody else does waits for that answer, and has its time and its reason. */
+static void health_is_asked_for_once(void **state)
+{
+    struct fix *f = *state;
+    struct app_health h[2];
+    pthread_t t[2];
+    memset(&probe, 0, sizeof probe);
+    f->ops.info = slow_info;
+    f->clock.wall_us = counted_wall;
+    assert_int_equal(pthread_create(&t[0], NULL, ask_health, &h[0]), 0);
+    for (int i = 0; i < 10000 && !atomic_load(&probe.inside); i++)
+        usleep(1000);
+    assert_int_equal(pthread_create(&t[1], NULL, ask_health, &h[1]), 0);
+    for (int i = 0; i < 5000 && !atomic_load(&probe.looks); i++)
+        usleep(1000); /* the second one looks whether there are results; the first one has none yet */
+    fix_advance(f, 5 * SECOND);
+    atomic_store(&probe.go, true);
+    for (int i = 0; i < 2; i++) {
+        pthread_join(t[i], NULL);
+        assert_int_equal(h[i].state, APP_UP);
+        assert_in_range(h[i].parts[APP_CHECK_DATABASE].at_us, fix_wall(f) - SECOND, fix_wall(f));
+        assert_string_equal(h[i].parts[APP_CHECK_DATABASE].details, "{}");
+        assert_string_equal(h[i].store.engine, "memory");
+    }
+    assert_int_equal(probe.infos, 1);
+    f->ops.info = no_info;
+    app_health(f->app, &h[0]);
+    assert_int_equal(h[0].parts[APP_CHECK_DATABASE].state, APP_DOWN);
+    assert_string_equal(h[0].parts[APP_CHECK_DATABASE].details, "{\"reason\":\"it does not answer\"}");
+    assert_int_equal(h[0].parts[APP_CHECK_WRITER].state, APP_UP);
 }
 
 struct page {
@@ -309,6 +369,7 @@ int main(void)
         ON_BOTH(the_books_are_shown_to_balance),
         ON_BOTH(a_rebuild_is_audited),
         ON_MEMORY(health_says_how_it_is),
+        ON_MEMORY(health_is_asked_for_once),
         ON_MEMORY(the_journal_is_read_in_order),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -68,7 +68,7 @@ static void holds_are_refused(void **state)
         {tix_hold_of(&none, 0, "g", 1), PFE_NOT_FOUND, "there is no such event"},
         {tix_hold_of(&open, 0, "g", 0), PFE_INVALID, ""},
         {tix_hold_of(&open, 0, "g", -5), PFE_INVALID, ""},
-        {tix_hold_of(&open, 0, "g", 101), PFE_INVALID, ""},
+        {tix_hold_of(&open, 0, "g", TICKET_COUNT_MAX + 1), PFE_INVALID, ""},
         {tix_hold_of(&open, 0, NULL, 1), PFE_INVALID, ""},
         {tix_hold_of(&open, 0, "g", 11), PFE_SOLD_OUT, "10 tickets are left"},
         {tix_hold_of(&paid, 0, "g", 1), PFE_GUEST_CANNOT_PAY, ""},
@@ -597,19 +597,49 @@ static void who_may(void **state)
     OK(app_booking_list(f->app, &admin, &q, list, &n));
     assert_int_equal(n, 1);
 
-    p = (struct problem){0};
-    assert_int_equal(app_booking_cancel(f->app, &b, k.uuid, &got, &p), PFE_NOT_FOUND);
-    assert_string_equal(p.detail, "there is no such booking");
-    OK(app_booking_cancel(f->app, &a, k.uuid, &got, &p));
-    assert_int_equal(got.state, TICKET_CANCELLED);
-    assert_int_equal(got.reason, TICKET_BY_USER);
-    OK(app_booking_cancel(f->app, &nobody, g.uuid, &got, &p));
+    struct booking cancel;
+    assert_int_equal(app_booking_may_cancel(f->app, &b, k.uuid, &cancel), PFE_NOT_FOUND);
+    OK(app_booking_may_cancel(f->app, &a, k.uuid, &cancel));
+    OK(app_booking_do(f->app, &cancel));
+    assert_int_equal(cancel.b.state, TICKET_CANCELLED);
+    assert_int_equal(cancel.b.reason, TICKET_BY_USER);
+    OK(app_booking_may_cancel(f->app, &nobody, g.uuid, &cancel));
+    OK(app_booking_do(f->app, &cancel));
     assert_stock(f, &e, 0, 0);
     struct ticket_booking c = tix_hold(f, &e, ann, 1);
     OK(tix_do(f, BOOKING_CONFIRM, &c));
     p = (struct problem){0};
-    assert_int_equal(app_booking_cancel(f->app, &a, c.uuid, &got, &p), PFE_WRONG_STATE);
+    OK(app_booking_may_cancel(f->app, &a, c.uuid, &cancel));
+    assert_int_equal(app_booking_do(f->app, &cancel), PFE_WRONG_STATE);
+    app_booking_problem(&cancel, &p);
     assert_string_equal(p.detail, "the booking is CONFIRMED");
+}
+
+static bool always(const struct job *j)
+{
+    (void)j;
+    return true;
+}
+
+static bool never(const struct job *j)
+{
+    (void)j;
+    return false;
+}
+
+/* What nobody waits for any more when its turn comes is not done, and its neighbours are. */
+static void given_up(void **state)
+{
+    struct fix *f = *state;
+    struct ticket_event e = tix_event(f, 0, 10, 0);
+    for (int i = 0; i < 2; i++) {
+        struct booking b = {.op = BOOKING_HOLD, .guest = STR("g"), .count = 3};
+        struct job j = {.kind = JOB_BOOKINGS, .booking = &b, .n_bookings = 1, .gone = i ? never : always};
+        memcpy(b.uuid, e.uuid, sizeof b.uuid);
+        assert_int_equal(app_submit_wait(f->app, &j), i ? PFE_OK : PFE_TIMEOUT);
+        assert_int_equal(b.err, j.err);
+        assert_stock(f, &e, i ? 3 : 0, 0);
+    }
 }
 
 /* The group's stock is one row, however many of its bookings move; many commands, many events. */
@@ -662,6 +692,7 @@ int main(void)
         ON_MEMORY(what_was_so_before_is_said_after_a_commit),
         ON_BOTH(events_are_made_and_cancelled),
         ON_BOTH(who_may),
+        ON_BOTH(given_up),
         ON_BOTH(large_groups),
     };
     return cmocka_run_group_tests_name("bookings", tests, NULL, NULL);

@@ -191,6 +191,155 @@ static void payment_and_expiry_never_both_win(void **state)
     free(b);
 }
 
+/* ---- payment within milliseconds of the expiry ---- */
+
+enum { CLOSE_US = 5000, STEP_US = 50, ALIKE = 20, APART_US = 500, AHEAD = 200 };
+
+struct late { /* payments that come at times of the store's clock, which the test moves */
+    struct fix *f;
+    const struct ticket_event *e;
+    int64_t other; /* who takes tickets that come back */
+    uint64_t seed;
+    unsigned n;
+    struct late_payment {
+        int64_t at;
+        struct late *of;
+        const struct ticket_booking *k;
+        struct booking b;
+        struct job j;
+    } * p;
+    _Atomic unsigned sent, done, expired;
+    _Atomic int64_t looked; /* until when the scheduler has */
+    unsigned taken;
+    _Atomic bool over;
+};
+
+static unsigned close_races(void)
+{
+    const char *given = getenv("PAYFLOW_CLOSE_RACES");
+    return given ? (unsigned)strtoul(given, NULL, 10) : 3000;
+}
+
+static void breathe(void)
+{
+    (void)nanosleep(&(struct timespec){.tv_nsec = 20000}, NULL);
+}
+
+static void late_done(struct job *j)
+{
+    const struct late_payment *p = j->ctx;
+    atomic_fetch_add(&p->of->done, 1);
+}
+
+static void *pay_in_time(void *ctx)
+{
+    struct late *l = ctx;
+    for (unsigned i = 0; i < l->n; i++) {
+        struct late_payment *p = &l->p[i];
+        while (fix_wall(l->f) < p->at)
+            breathe();
+        p->b = tix_op(BOOKING_SETTLE, p->k);
+        p->j = (struct job){.kind = JOB_BOOKINGS, .booking = &p->b, .n_bookings = 1, .done = late_done, .ctx = p};
+        while (app_submit(l->f->app, &p->j) == PFE_BUSY)
+            breathe();
+        atomic_fetch_add(&l->sent, 1);
+    }
+    return NULL;
+}
+
+static void *expire_in_time(void *ctx)
+{
+    struct late *l = ctx;
+    while (!atomic_load(&l->over)) {
+        int64_t now = fix_wall(l->f);
+        unsigned n = app_bookings_expire_due(l->f->app);
+        atomic_fetch_add(&l->expired, n);
+        atomic_store(&l->looked, now);
+        struct booking b = tix_hold_of(l->e, l->other, NULL, n ? 1 : 0);
+        if (n && next(&l->seed) % 2 && insist(l->f, &b) == PFE_OK)
+            l->taken++;
+        else if (!n)
+            breathe();
+    }
+    return NULL;
+}
+
+static int by_time(const void *a, const void *b)
+{
+    const struct late_payment *x = a, *y = b;
+    return (x->at > y->at) - (x->at < y->at);
+}
+
+/* Each payment comes within 5 ms of its booking's expiry, before or after; the scheduler's own look expires what is
+ * due.
+ */
+static void payment_close_to_expiry(void **state)
+{
+    struct fix *f = *state;
+    unsigned n = close_races();
+    uint64_t seed = new_seed("payment_close_to_expiry");
+    int64_t ann = fix_user(f, "ann"), bob = fix_user(f, "bob"), org = fix_user(f, "org");
+    fix_post(f, fix_deposit_of(ann, (int64_t)n * PRICE));
+    struct ticket_event e = tix_event(f, org, n, PRICE);
+    struct ticket_booking *k = calloc(n, sizeof *k);
+    struct late l = {.f = f, .e = &e, .other = bob, .seed = seed, .n = n, .p = calloc(n, sizeof *l.p)};
+    struct booking b[ALIKE];
+    assert_true(k && l.p);
+    for (unsigned i = 0; i < n; i += ALIKE) {
+        unsigned some = n - i < ALIKE ? n - i : ALIKE;
+        for (unsigned x = 0; x < some; x++)
+            b[x] = tix_hold_of(&e, ann, NULL, 1);
+        struct job j = {.kind = JOB_BOOKINGS, .booking = b, .n_bookings = some};
+        OK(app_submit_wait(f->app, &j));
+        for (unsigned x = 0; x < some; x++) {
+            OK(b[x].err);
+            k[i + x] = b[x].b;
+        }
+        fix_advance(f, APART_US);
+    }
+    for (unsigned i = 0; i < n; i++)
+        l.p[i] = (struct late_payment){
+            .at = k[i].expires_us - CLOSE_US + (int64_t)(next(&seed) % (2 * CLOSE_US + 1)), .of = &l, .k = &k[i]};
+    qsort(l.p, n, sizeof *l.p, by_time);
+    fix_advance(f, l.p[0].at - fix_wall(f) - 1);
+    atomic_store(&l.looked, fix_wall(f));
+    pthread_t pay, expire;
+    assert_int_equal(pthread_create(&pay, NULL, pay_in_time, &l), 0);
+    assert_int_equal(pthread_create(&expire, NULL, expire_in_time, &l), 0);
+    /* time stands still while either side is behind, so that no machine is too slow for it */
+    while (atomic_load(&l.done) < n) {
+        if (atomic_load(&l.sent) - atomic_load(&l.done) < AHEAD && fix_wall(f) - atomic_load(&l.looked) < 4 * STEP_US)
+            fix_advance(f, STEP_US);
+        breathe();
+    }
+    pthread_join(pay, NULL);
+    atomic_store(&l.over, true);
+    pthread_join(expire, NULL);
+
+    unsigned confirmed = 0, again = 0, gone = 0;
+    for (unsigned i = 0; i < n; i++) {
+        struct ticket_booking now = tix_now(f, &k[i]);
+        assert_true(now.state == TICKET_CONFIRMED || now.state == TICKET_EXPIRED);
+        assert_int_equal(now.state == TICKET_CONFIRMED, now.paid_seq != 0);
+        confirmed += now.state == TICKET_CONFIRMED;
+        again += now.state == TICKET_CONFIRMED && now.version == 3;
+        gone += now.state == TICKET_EXPIRED;
+    }
+    print_message("%u paid in time, %u after they had expired, %u not; %u tickets went to others\n", confirmed - again,
+                  again, gone, l.taken);
+    assert_true(confirmed > again && again + gone > 0);
+    assert_int_equal(atomic_load(&l.expired), again + gone);
+    assert_true(gone <= l.taken);
+    assert_int_equal(tix_event_now(f, &e).sold, confirmed);
+    assert_int_equal(tix_event_now(f, &e).held, l.taken);
+    assert_int_equal(fix_balance(f, org), (int64_t)confirmed * PRICE);
+    assert_int_equal(fix_balance(f, ann), (int64_t)(n - confirmed) * PRICE);
+    assert_int_equal(fix_account(f, ann, USD).held, 0);
+    fix_verify(f);
+    free(l.p);
+    free(k);
+}
+
 /* ---- messages that come again ---- */
 
 enum { MESSAGES = 400, CARRIERS = 8 };
@@ -288,6 +437,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         ON_BOTH(a_hot_event_is_sold_to_the_last_ticket),
         ON_BOTH(payment_and_expiry_never_both_win),
+        ON_BOTH(payment_close_to_expiry),
         ON_BOTH(messages_come_one_to_five_times),
     };
     return cmocka_run_group_tests_name("bookings_race", tests, NULL, NULL);

@@ -301,6 +301,64 @@ static void nobody_believes_a_cache_while_redis_hangs(void **state)
     assert_int_equal(balance(a.app, ann.id), 102);
 }
 
+struct flaps {
+    pthread_t thread;
+    _Atomic bool stop;
+};
+
+/* Gone for longer than a command's deadline, there for long enough to be found, and so on. */
+static void *flap(void *ctx)
+{
+    struct flaps *f = ctx;
+    while (!f->stop) {
+        redis_server_freeze(&server, true);
+        usleep(250000);
+        redis_server_freeze(&server, false);
+        usleep(450000);
+    }
+    return NULL;
+}
+
+/* Who needs the others to be silent is not kept waiting by a server that comes and goes. Of a big group, too. */
+static void a_write_waits_once_while_redis_comes_and_goes(void **state)
+{
+    enum { WRITES_US = 4000000, LIMIT_US = 4000000 /* 3 s, and what a busy machine adds */, BATCH = 600 };
+    (void)state;
+    static struct movement m[BATCH];
+    struct store_user ann = enrol("ann");
+    struct flaps f = {0};
+    int64_t slowest = 0, sum = 0;
+    deposit(a.app, ann.id, 1);
+    for (unsigned i = 0; i < BATCH; i++) {
+        struct store_user u;
+        char name[32];
+        snprintf(name, sizeof name, "user%u", i);
+        u = enrol(name);
+        m[i] = (struct movement){.kind = LEDGER_DEPOSIT, .to_user = u.id, .amount = 1, .currency = USD};
+    }
+    assert_int_equal(pthread_create(&f.thread, NULL, flap, &f), 0);
+    const int64_t begun = now_us();
+    enum pf_err e = PFE_OK;
+    for (unsigned i = 0; e == PFE_OK && now_us() - begun < WRITES_US; i++) {
+        struct movement one = {.kind = LEDGER_DEPOSIT, .to_user = ann.id, .amount = 1, .currency = USD};
+        struct job j = {.kind = JOB_MOVE, .m = &one, .n = 1, .atomic = true};
+        if (i % 2)
+            j = (struct job){.kind = JOB_MOVE, .m = m, .n = BATCH, .atomic = true};
+        const int64_t t0 = now_us();
+        e = app_submit_wait(a.app, &j);
+        const int64_t dt = now_us() - t0;
+        slowest = dt > slowest ? dt : slowest;
+        sum += i % 2 == 0;
+    }
+    f.stop = true;
+    pthread_join(f.thread, NULL);
+    print_message("the slowest write took %.2f s\n", (double)slowest / 1e6);
+    OK(e);
+    assert_in_range(slowest, 0, LIMIT_US);
+    EVENTUALLY(app_confirms(a.app) && app_confirms(b.app), 5000);
+    assert_int_equal(balance(b.app, ann.id), 1 + sum);
+}
+
 /* The store does not answer what the instances say to each other: nobody may rely on the others, and a change that
    Redis was not told of is not acknowledged as done. */
 static void what_nobody_can_be_told_is_not_acknowledged(void **state)
@@ -332,6 +390,7 @@ int main(void)
         T(nothing_is_answered_from_a_cache_unasked),
         T(a_credential_ends_in_both),
         T(nobody_believes_a_cache_while_redis_hangs),
+        T(a_write_waits_once_while_redis_comes_and_goes),
         T(what_nobody_can_be_told_is_not_acknowledged),
     };
     redis_server_start(&server, NULL);

@@ -33,7 +33,7 @@ static void a_full_disk_undoes_the_whole_group(void **state)
     assert_int_equal(app_balance(f->app, ann, EUR, true, &acc), PFE_NOT_FOUND);
     struct app_health h;
     app_health(f->app, &h);
-    assert_int_equal(h.writer, HEALTH_UP);
+    assert_int_equal(h.parts[APP_CHECK_WRITER].state, APP_UP);
 
     fix_post(f, fix_resolve(LEDGER_ROLLBACK, seq)); /* there is room again */
     assert_int_equal(fix_balance(f, bob), 0);
@@ -101,9 +101,9 @@ static void an_unknown_outcome_is_the_end(void **state)
     assert_int_equal(fix_move(f, &late), PFE_UNAVAILABLE);
     struct app_health h;
     app_health(f->app, &h);
-    assert_int_equal(h.writer, HEALTH_DOWN);
-    assert_int_equal(h.database, HEALTH_DOWN);
-    assert_int_equal(h.state, HEALTH_DOWN);
+    assert_int_equal(h.parts[APP_CHECK_WRITER].state, APP_DOWN);
+    assert_int_equal(h.parts[APP_CHECK_DATABASE].state, APP_DOWN);
+    assert_int_equal(h.state, APP_DOWN);
     struct app_writer_stats s;
     app_writer_stats(f->app, &s);
     assert_true(s.dead);

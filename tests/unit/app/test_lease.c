@@ -280,13 +280,126 @@ static void a_hold_is_not_released_too_late(void **state)
     assert_int_equal(fix_account(f, ann, USD).held, 0);
 }
 
+/* ---- borrowed: deletions ---- */
+
+static struct {
+    unsigned take_at; /* another one takes the turn at the group's or transaction's begin of that number */
+    enum pf_err fail; /* of group_begin */
+} turn;
+
+static void maybe_take(struct fix *f)
+{
+    struct store_lease l;
+    if (turn.take_at == 0 || --turn.take_at)
+        return;
+    OK(f->real->lease_take(f->box.store, STR("deletions"), OTHER, LONG_US, &l));
+    if (l.mine)
+        return;
+    OK(f->real->lease_drop(f->box.store, STR("deletions"), str_c(l.holder)));
+    OK(f->real->lease_take(f->box.store, STR("deletions"), OTHER, LONG_US, &l));
+    assert_true(l.mine);
+}
+
+static enum pf_err tx_begin(struct store *s, struct store_tx **ret)
+{
+    maybe_take(fix_current);
+    return fix_current->real->tx_begin(s, ret);
+}
+
+static enum pf_err group_begin(struct store *s, const struct store_group_ask *ask, struct store_group *g)
+{
+    maybe_take(fix_current);
+    return turn.fail ? turn.fail : fix_current->real->group_begin(s, ask, g);
+}
+
+static enum store_user_status status_of(struct fix *f, int64_t user)
+{
+    struct store_user u;
+    OK(store_user_get(f->box.store, user, &u));
+    return u.status;
+}
+
+/* Whoever lost its turn does not go on: neither forth nor back. */
+static void a_late_deletion_stops(void **state)
+{
+    struct fix *f = *state;
+    struct caller admin = fix_caller(0, IDENT_ADMIN);
+    struct problem p = {0};
+    static const struct {
+        unsigned at;
+        enum pf_err e;
+        enum store_user_status status;
+        bool closed;
+    } steps[] = {
+        {1, PFE_FENCED, STORE_USER_ACTIVE, false},
+        {2, PFE_INTERNAL, STORE_USER_CLOSING, false},
+        {3, PFE_INTERNAL, STORE_USER_CLOSING, true},
+    };
+    share(f);
+    f->ops.tx_begin = tx_begin;
+    f->ops.group_begin = group_begin;
+    turn.fail = PFE_OK;
+    for (unsigned i = 0; i < 3; i++) {
+        int64_t user = fix_user(f, (const char *[]){"ann", "bob", "cat"}[i]);
+        struct job open = {.kind = JOB_OPEN, .user = user, .currency = USD};
+        OK(app_submit_wait(f->app, &open));
+        turn.take_at = steps[i].at;
+        assert_int_equal(app_user_delete(f->app, &admin, user, &p), steps[i].e);
+        assert_int_equal(status_of(f, user), steps[i].status);
+        assert_int_equal(fix_account(f, user, USD).flags, steps[i].closed ? LEDGER_CLOSED : 0);
+        OK(store_lease_drop(f->box.store, STR("deletions"), OTHER));
+        OK(app_user_delete(f->app, &admin, user, &p)); /* and the next one ends it */
+        assert_int_equal(status_of(f, user), STORE_USER_DELETED);
+    }
+    struct store_lease l;
+    OK(f->real->lease_take(f->box.store, STR("deletions"), OTHER, LONG_US, &l));
+    assert_true(l.mine); /* given back */
+    int64_t dan = fix_user(f, "dan");
+    assert_int_equal(app_user_delete(f->app, &admin, dan, &p), PFE_BUSY);
+    assert_int_equal(status_of(f, dan), STORE_USER_ACTIVE);
+}
+
+/* What failed for another reason than money is taken back only by who began it: else the accounts may be closed. */
+static void a_deletion_is_taken_back_by_who_began_it(void **state)
+{
+    struct fix *f = *state;
+    struct caller admin = fix_caller(0, IDENT_ADMIN);
+    struct problem p = {0};
+    int64_t ann = fix_user(f, "ann");
+    struct job open = {.kind = JOB_OPEN, .user = ann, .currency = USD};
+    OK(app_submit_wait(f->app, &open));
+    f->ops.group_begin = group_begin;
+    turn.take_at = 0;
+    turn.fail = PFE_UNAVAILABLE;
+    assert_int_equal(app_user_delete(f->app, &admin, ann, &p), PFE_UNAVAILABLE);
+    assert_int_equal(status_of(f, ann), STORE_USER_ACTIVE);
+    struct store_user u;
+    struct store_tx *tx;
+    OK(store_user_get(f->box.store, ann, &u));
+    u.status = STORE_USER_CLOSING;
+    OK(store_tx_begin(f->box.store, &tx));
+    OK(store_user_update(tx, &u));
+    OK(store_tx_commit(tx));
+    assert_int_equal(app_user_delete(f->app, &admin, ann, &p), PFE_UNAVAILABLE);
+    assert_int_equal(status_of(f, ann), STORE_USER_CLOSING);
+    turn.fail = PFE_OK;
+    OK(app_user_delete(f->app, &admin, ann, &p));
+    assert_int_equal(status_of(f, ann), STORE_USER_DELETED);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        ON_BOTH(an_embedded_store_grants_at_once),   ON_MEMORY(of_a_shared_one_it_is_kept_by_renewing),
-        ON_MEMORY(a_holder_that_cannot_renew_stops), ON_MEMORY(time_counts_from_before_it_was_asked_for),
-        ON_MEMORY(others_wait_and_take_over),        ON_BOTH(a_late_movement_is_refused_and_its_neighbours_are_not),
-        ON_BOTH(a_late_scheduler_does_nothing),      ON_BOTH(a_hold_is_not_released_too_late),
+        ON_BOTH(an_embedded_store_grants_at_once),
+        ON_MEMORY(of_a_shared_one_it_is_kept_by_renewing),
+        ON_MEMORY(a_holder_that_cannot_renew_stops),
+        ON_MEMORY(time_counts_from_before_it_was_asked_for),
+        ON_MEMORY(others_wait_and_take_over),
+        ON_BOTH(a_late_movement_is_refused_and_its_neighbours_are_not),
+        ON_BOTH(a_late_scheduler_does_nothing),
+        ON_BOTH(a_hold_is_not_released_too_late),
+        ON_BOTH(a_late_deletion_stops),
+        ON_BOTH(a_deletion_is_taken_back_by_who_began_it),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -4,6 +4,7 @@
 
 #include "app/events.h"
 #include "app/payments.h"
+#include "base/rand.h"
 #include "bus/local/local.h"
 #include "codec/json_in.h"
 #include "documents/memory/memory.h"
@@ -19,14 +20,20 @@ struct paying {
 
 static struct paying now;
 
-static void start(struct fix *f)
+static void start_on(struct fix *f, struct bus *bus)
 {
-    now.bus = bus_local_open(0);
-    assert_non_null(now.bus);
+    now.bus = bus;
     now.payments = payments_start(f->app, now.bus);
     assert_non_null(now.payments);
     now.relay = relay_start(f->app, now.bus);
     assert_non_null(now.relay);
+}
+
+static void start(struct fix *f)
+{
+    struct bus *bus = bus_local_open(0);
+    assert_non_null(bus);
+    start_on(f, bus);
 }
 
 /* As main does it; the app ends in between. Returns what was not settled by then. */
@@ -162,6 +169,130 @@ static void what_waits_when_it_stops_comes_again(void **state)
     start(f);
     assert_int_equal(decided(f, &k).state, TICKET_CONFIRMED);
     assert_int_equal(stop(f), 0);
+}
+
+/* ---- a bus that does its worst ---- */
+
+enum { TIMES_MAX = 5, COPIES = 64 };
+
+/* Delivers each message one to five times, in any order, and keeps a tenth of its confirmations to itself. */
+struct unruly {
+    struct bus bus;
+    struct bus *inner;
+    uint64_t seed;
+    unsigned delivered, dropped;
+};
+
+static uint64_t draw(uint64_t *seed)
+{
+    *seed = *seed * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+    return *seed >> 33;
+}
+
+/* The copies of one slice. */
+static enum pf_err deliver(struct unruly *u, const struct bus_message *m, const unsigned *of, unsigned n, bool *taken)
+{
+    struct bus_message copy[COPIES];
+    bool yes[COPIES];
+    for (unsigned i = 0; i < n; i++)
+        copy[i] = m[of[i]];
+    enum pf_err e = bus_publish(u->inner, copy, n, yes);
+    for (unsigned i = 0; i < n; i++)
+        taken[of[i]] &= e == PFE_OK && yes[i];
+    u->delivered += n;
+    return e;
+}
+
+static enum pf_err unruly_publish(struct bus *b, const struct bus_message *m, size_t n, bool *ret_taken)
+{
+    struct unruly *u = (struct unruly *)b;
+    unsigned of[BUS_BATCH_MAX * TIMES_MAX], k = 0;
+    for (unsigned i = 0; i < n; i++) {
+        ret_taken[i] = true;
+        for (uint64_t times = 1 + draw(&u->seed) % TIMES_MAX; times; times--)
+            of[k++] = i;
+    }
+    for (unsigned i = k - 1; i > 0; i--) {
+        unsigned at = (unsigned)(draw(&u->seed) % (i + 1)), x = of[i];
+        of[i] = of[at];
+        of[at] = x;
+    }
+    enum pf_err e = PFE_OK;
+    for (unsigned i = 0; i < k && e == PFE_OK; i += COPIES)
+        e = deliver(u, m, of + i, k - i < COPIES ? k - i : COPIES, ret_taken);
+    for (unsigned i = 0; i < n; i++)
+        if (draw(&u->seed) % 10 == 0) {
+            ret_taken[i] = false;
+            u->dropped++;
+        }
+    return e;
+}
+
+static enum pf_err unruly_subscribe(struct bus *b, const struct bus_subscription *s)
+{
+    return bus_subscribe(((struct unruly *)b)->inner, s);
+}
+
+static void unruly_quiesce(struct bus *b)
+{
+    bus_quiesce(((struct unruly *)b)->inner);
+}
+
+static void unruly_stats(struct bus *b, struct bus_stats *ret)
+{
+    bus_stats(((struct unruly *)b)->inner, ret);
+}
+
+static void unruly_close(struct bus *b)
+{
+    bus_close(((struct unruly *)b)->inner);
+}
+
+static void the_bus_does_its_worst(void **state)
+{
+    enum { N = 400, PRICE = 10 };
+    static const struct bus_ops ops = {.close = unruly_close,
+                                       .publish = unruly_publish,
+                                       .subscribe = unruly_subscribe,
+                                       .quiesce = unruly_quiesce,
+                                       .stats = unruly_stats};
+    struct fix *f = *state;
+    const char *given = getenv("TEST_SEED");
+    static struct unruly u; /* a test that failed is ended with it */
+    uint64_t seed = given ? strtoull(given, NULL, 10) : rand_u64();
+    print_message("TEST_SEED=%llu\n", (unsigned long long)seed);
+    u = (struct unruly){.bus.ops = &ops, .seed = seed + 1};
+    int64_t ann = fix_user(f, "ann"), org = fix_user(f, "org");
+    fix_post(f, fix_deposit_of(ann, N * PRICE)); /* not enough for all: on the average they want half as much again */
+    struct ticket_event e = tix_event(f, org, N * 3, PRICE);
+    u.inner = bus_local_open(0);
+    assert_non_null(u.inner);
+    start_on(f, &u.bus);
+    struct ticket_booking k[N];
+    for (unsigned i = 0; i < N; i++) {
+        k[i] = tix_hold(f, &e, ann, 1 + (int64_t)(draw(&seed) % 2));
+        if (i % 10 == 0) { /* its buyer thinks better of it, before or after */
+            enum pf_err err = tix_do(f, BOOKING_CANCEL, &k[i]);
+            assert_true(err == PFE_OK || err == PFE_WRONG_STATE);
+        }
+    }
+    int64_t sold = 0;
+    for (unsigned i = 0; i < N; i++) {
+        struct ticket_booking b = decided(f, &k[i]);
+        assert_int_equal(b.version, 2); /* whatever came again moved nothing */
+        sold += b.state == TICKET_CONFIRMED ? b.count : 0;
+    }
+    until_empty(f);
+    struct ticket_event after = tix_event_now(f, &e);
+    assert_int_equal(after.held, 0);
+    assert_int_equal(after.sold, sold);
+    assert_int_equal(fix_balance(f, org), sold * PRICE);
+    assert_int_equal(fix_balance(f, ann), (N - sold) * PRICE);
+    assert_int_equal(fix_account(f, ann, USD).held, 0);
+    fix_verify(f);
+    assert_int_equal(stop(f), 0);
+    print_message("%u messages delivered %u times, %u confirmations dropped\n", 2 * N, u.delivered, u.dropped);
+    assert_true(u.delivered > 4 * N && u.dropped > N / 10);
 }
 
 static void messages_that_nobody_can_read(void **state)
@@ -303,6 +434,7 @@ int main(void)
         PAYING(one_after_the_other),
         PAYING(a_store_that_takes_nothing_for_long),
         PAYING(what_waits_when_it_stops_comes_again),
+        PAYING(the_bus_does_its_worst),
         PAYING(messages_that_nobody_can_read),
         ON_BOTH(documents_without_stock),
         cmocka_unit_test(folding),

@@ -3,6 +3,7 @@
 #include "fixture.h"
 
 #include <sched.h>
+#include <unistd.h>
 
 enum { THREADS = 8, ROUNDS = 250, USERS = 12, KEYS = 40, START = 10000 };
 
@@ -296,6 +297,99 @@ static void deletions_do_not_undo_each_other(void **state)
     fix_verify(f);
 }
 
+/* Two instances over one store. The second one's deletion is refused, and before it takes its first step back the money
+   leaves and the first one deletes too. */
+static struct {
+    struct app *first, *second;
+    int64_t user;
+    pthread_t thread;
+    _Atomic bool refused, asked, closed, back;
+    enum pf_err e;
+} two;
+
+static void *delete_at_the_first(void *ctx)
+{
+    struct movement m = fix_withdrawal(two.user, 1);
+    struct job j = {.kind = JOB_MOVE, .m = &m, .n = 1, .atomic = true};
+    struct caller admin = fix_caller(0, IDENT_ADMIN);
+    struct problem p = {0};
+    OK(app_submit_wait(two.first, &j));
+    two.e = app_user_delete(two.first, &admin, two.user, &p);
+    return ctx;
+}
+
+static void until(_Atomic bool *a, _Atomic bool *b)
+{
+    for (int i = 0; i < 10000 && !atomic_load(a) && !atomic_load(b); i++)
+        usleep(1000);
+    assert_true(atomic_load(a) || atomic_load(b));
+}
+
+static void abort_late(struct store *s)
+{
+    fix_current->real->group_abort(s);
+    if (atomic_exchange(&two.refused, true))
+        return;
+    assert_int_equal(pthread_create(&two.thread, NULL, delete_at_the_first, NULL), 0);
+    until(&two.asked, &two.closed);
+}
+
+static enum pf_err take_while_refused(struct store *s, struct str name, struct str holder, int64_t ttl_us,
+                                      struct store_lease *ret)
+{
+    enum pf_err e = fix_current->real->lease_take(s, name, holder, ttl_us, ret);
+    if (atomic_load(&two.refused))
+        atomic_store(&two.asked, true);
+    return e;
+}
+
+static enum pf_err commit_close_late(struct store *s, const struct store_commit *c)
+{
+    bool close = c->n_entries && c->entries[0].kind == LEDGER_CLOSE;
+    enum pf_err e = fix_current->real->group_commit(s, c);
+    if (close) {
+        atomic_store(&two.closed, true);
+        until(&two.back, &two.back);
+    }
+    return e;
+}
+
+static void deletions_of_two_instances_take_turns(void **state)
+{
+    struct fix *f = *state;
+    struct caller admin = fix_caller(0, IDENT_ADMIN);
+    struct problem p = {0};
+    struct store_user u;
+    struct cache *cache =
+        cache_local_new(&(struct cache_local_options){.max_entries = 100, .max_bytes = 1 << 20, .clock = &f->clock});
+    memset(&two, 0, sizeof two);
+    two.user = fix_user(f, "ann");
+    fix_post(f, fix_deposit_of(two.user, 1));
+    f->ops.shared = true;
+    f->ops.group_abort = abort_late;
+    f->ops.group_commit = commit_close_late;
+    f->ops.lease_take = take_while_refused;
+    two.first = f->app;
+    two.second = app_new(&f->cfg, &(struct app_deps){.store = f->box.store,
+                                                     .cache = cache,
+                                                     .clock = &f->clock,
+                                                     .metrics = f->metrics,
+                                                     .on_fatal = fix_fatal,
+                                                     .fatal_ctx = f});
+    assert_non_null(two.second);
+    assert_int_equal(app_user_delete(two.second, &admin, two.user, &p), PFE_HOLDS_MONEY);
+    atomic_store(&two.back, true);
+    pthread_join(two.thread, NULL);
+    OK(two.e);
+    OK(store_user_get(f->box.store, two.user, &u));
+    assert_int_equal(u.status, STORE_USER_DELETED);
+    assert_true(fix_account(f, two.user, USD).flags & LEDGER_CLOSED);
+
+    app_free(two.second);
+    cache_close(cache);
+    fix_verify(f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -304,6 +398,7 @@ int main(void)
         ON_BOTH(a_rollback_shows_at_once),
         ON_MEMORY(a_revoked_key_stays_out),
         ON_BOTH(deletions_do_not_undo_each_other),
+        ON_MEMORY(deletions_of_two_instances_take_turns),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -439,6 +439,79 @@ static void an_expired_hold_is_released(void **state)
     fix_verify(f);
 }
 
+/* A shared store, whose every answer may take a round trip, and in which an entry is resolved by another process after
+   this one looked. */
+static struct {
+    int64_t by; /* what the first entry asked for is resolved by */
+    size_t asked;
+    unsigned inside; /* reads under the lock */
+    bool locked;
+} other;
+
+static enum pf_err begin_behind_another(struct store *s, const struct store_group_ask *ask, struct store_group *g)
+{
+    enum pf_err e = fix_current->real->group_begin(s, ask, g);
+    other.locked = true;
+    other.asked = ask->n_refs;
+    if (ask->n_refs && other.by)
+        g->resolved_by[0] = other.by;
+    return e;
+}
+
+static enum pf_err commit_and_unlock(struct store *s, const struct store_commit *c)
+{
+    other.locked = false;
+    return fix_current->real->group_commit(s, c);
+}
+
+static enum pf_err count_entry_get(struct store *s, struct arena *a, int64_t seq, struct ledger_entry *ret, int64_t *by)
+{
+    other.inside += other.locked;
+    return fix_current->real->entry_get(s, a, seq, ret, by);
+}
+
+static enum pf_err count_account_by_id(struct store *s, int64_t id, struct ledger_account *ret)
+{
+    other.inside += other.locked;
+    return fix_current->real->account_by_id(s, id, ret);
+}
+
+static void what_others_resolved_is_asked_for_once(void **state)
+{
+    struct fix *f = *state;
+    int64_t ann = fix_user(f, "ann"), seq[4];
+    for (unsigned i = 0; i < 4; i++)
+        seq[i] = fix_post(f, fix_deposit_of(ann, 100 + i));
+    f->ops.shared = true;
+    f->ops.group_begin = begin_behind_another;
+    f->ops.group_commit = commit_and_unlock;
+    f->ops.entry_get = count_entry_get;
+    f->ops.account_by_id = count_account_by_id;
+    memset(&other, 0, sizeof other);
+    other.by = 77;
+    struct movement m[] = {fix_resolve(LEDGER_ROLLBACK, seq[0]), fix_resolve(LEDGER_ROLLBACK, seq[1]),
+                           fix_resolve(LEDGER_ROLLBACK, 99), fix_resolve(LEDGER_ROLLBACK, seq[2])};
+    struct job j = {.kind = JOB_MOVE, .m = m, .n = 4, .arena = &f->arena};
+    OK(app_submit_wait(f->app, &j));
+    assert_int_equal(m[0].err, PFE_ALREADY_ROLLED_BACK);
+    OK(m[1].err);
+    assert_int_equal(m[2].err, PFE_NOT_FOUND);
+    OK(m[3].err);
+    assert_int_equal(other.asked, 3);
+    assert_int_equal(other.inside, 0);
+
+    other.by = 0; /* and the next group starts afresh */
+    struct movement again[] = {fix_resolve(LEDGER_ROLLBACK, seq[1]), fix_resolve(LEDGER_ROLLBACK, seq[3])};
+    j = (struct job){.kind = JOB_MOVE, .m = again, .n = 2, .arena = &f->arena};
+    OK(app_submit_wait(f->app, &j));
+    assert_int_equal(again[0].err, PFE_ALREADY_ROLLED_BACK);
+    OK(again[1].err);
+    assert_int_equal(other.asked, 2);
+    assert_int_equal(other.inside, 0);
+    assert_int_equal(fix_balance(f, ann), 100);
+    fix_verify(f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -457,6 +530,7 @@ int main(void)
         ON_MEMORY(a_stopping_writer_takes_nothing_and_finishes_all),
         ON_BOTH(a_hold_is_captured_or_released_once),
         ON_BOTH(an_expired_hold_is_released),
+        ON_BOTH(what_others_resolved_is_asked_for_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -398,10 +398,57 @@ static void a_missing_instance_makes_values_void(void **state)
     EVENTUALLY(atoi(redis_server_do(&server, "ZCARD payflow:instances")) == 2, 2500); /* forgotten */
 }
 
+static enum cache_lock lock(struct cache *c, int64_t ttl_us, char holder[CACHE_LOCK_LEN + 1])
+{
+    return cache_lock(c, STR("lock:event:1"), ttl_us, holder);
+}
+
+static void a_lock_is_its_holders(void **state)
+{
+    (void)state;
+    char one[CACHE_LOCK_LEN + 1], two[CACHE_LOCK_LEN + 1];
+    assert_int_equal(lock(a, LONG, one), CACHE_LOCK_MINE);
+    assert_string_equal(redis_server_do(&server, "GET lock:event:1"), one);
+    const int ms = atoi(redis_server_do(&server, "PTTL lock:event:1"));
+    assert_true(ms > 0 && ms <= LONG / 1000);
+    assert_int_equal(lock(b, LONG, two), CACHE_LOCK_TAKEN);
+    assert_int_equal(lock(a, LONG, two), CACHE_LOCK_TAKEN);
+    cache_unlock(b, STR("lock:event:1"), two); /* who does not have it cannot give it back */
+    assert_int_equal(lock(b, LONG, two), CACHE_LOCK_TAKEN);
+    cache_del_glob(b, STR("*"));
+    assert_int_equal(lock(b, LONG, two), CACHE_LOCK_TAKEN);
+    cache_unlock(a, STR("lock:event:1"), one);
+    assert_int_equal(lock(b, LONG, two), CACHE_LOCK_MINE);
+    cache_unlock(b, STR("lock:event:1"), two);
+}
+
+static void a_lock_that_ran_out_is_another_ones(void **state)
+{
+    (void)state;
+    char one[CACHE_LOCK_LEN + 1], two[CACHE_LOCK_LEN + 1];
+    bool got = false;
+    assert_int_equal(lock(a, 2000, one), CACHE_LOCK_MINE);
+    EVENTUALLY(got || (got = lock(b, LONG, two) == CACHE_LOCK_MINE), 5000);
+    cache_unlock(a, STR("lock:event:1"), one); /* too late: it is not a's any more */
+    assert_string_equal(redis_server_do(&server, "GET lock:event:1"), two);
+    cache_unlock(b, STR("lock:event:1"), two);
+    assert_string_equal(redis_server_do(&server, "GET lock:event:1"), "");
+    /* without Redis, and without a tier that is shared, there are none */
+    redis_server_kill(&server);
+    EVENTUALLY(lock(a, LONG, one) == CACHE_LOCK_NONE, 5000);
+    redis_server_up(&server);
+    struct cache *local = cache_local_new(
+        &(struct cache_local_options){.max_entries = 16, .max_bytes = 1 << 16, .clock = clock_system()});
+    assert_int_equal(lock(local, LONG, one), CACHE_LOCK_NONE);
+    cache_unlock(local, STR("lock:event:1"), one);
+    cache_close(local);
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, start, end)
     const struct CMUnitTest tests[] = {
+        T(a_lock_is_its_holders),
         T(what_one_fills_the_other_finds),
         T(a_local_copy_is_short_lived),
         T(an_invalidation_reaches_the_other),
@@ -414,6 +461,7 @@ int main(void)
         T(a_window_ends_for_all),
         T(a_watcher_hears_of_the_others),
         T(a_missing_instance_makes_values_void),
+        T(a_lock_that_ran_out_is_another_ones),
     };
     redis_server_start(&server, NULL);
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);

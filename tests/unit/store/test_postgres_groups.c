@@ -321,41 +321,50 @@ static void *deposit(void *arg)
     return NULL;
 }
 
+/* For a lock, in this cluster, which is nobody else's; at most 10 s. */
+static void until_somebody_waits(PGconn *pg)
+{
+    int tries = 1000;
+    while (!run_sql(pg, "SELECT 1 / count(*) FROM pg_locks WHERE NOT granted") && --tries) /* an error: by 0 */
+        nap(10);
+    assert_true(tries);
+}
+
 /* The same, and another writer comes first when the group has to let go: what it was decided on is no more. */
 static void overtaken_between_tries(void **state)
 {
     (void)state;
     struct kit *k = kit_open(KIT_POSTGRES);
-    struct kit *b = kit_beside(k, NULL, 1000);
+    struct kit *b = kit_beside(k, NULL, 3000); /* locks: 2.4 s */
     int64_t a = kit_user(k, "ann");
     kit_deposit(k, a, 5);
-    struct blocker x = {.pg = outsider(k), .wait_ms = 1200};
+    PGconn *other = outsider(k), *watcher = outsider(k);
     struct depositor d = {.k = k, .user = a};
     char sql[256];
     snprintf(sql, sizeof sql,
              "INSERT INTO idempotency VALUES (%lld, 'cut-1', decode(repeat('00', 32), 'hex'), 1, 0, '')", (long long)a);
-    assert_true(run_sql(x.pg, "BEGIN") && run_sql(x.pg, sql));
+    assert_true(run_sql(other, "BEGIN") && run_sql(other, sql));
 
     struct store_key keys[] = {{.owner = 0, .currency = KIT_USD}, {.owner = a, .currency = KIT_USD}};
     struct store_slot s[2];
     int64_t first;
     assert_int_equal(kit_begin(b->s, keys, 2, NULL, 0, s, &first), PFE_OK);
-    pthread_t t, u;
-    pthread_create(&t, NULL, block, &x);
-    pthread_create(&u, NULL, deposit, &d); /* waits for the head's lock */
-    nap(200);
+    pthread_t u;
+    pthread_create(&u, NULL, deposit, &d);
+    until_somebody_waits(watcher); /* for the head's lock, which is the depositor's as soon as the group lets go */
     struct store_idem idem = {.principal = a, .key = STR("cut-1"), .status = 201, .body = STR("{}")};
     enum pf_err e = store_group_commit(
         b->s, &(struct store_commit){.ts = b->now, .slots = s, .n_slots = 2, .idem = &idem, .n_idem = 1});
-    pthread_join(t, NULL);
     pthread_join(u, NULL);
+    assert_true(run_sql(other, "ROLLBACK")); /* not before: the row is never to be had */
     assert_int_equal(e, PFE_BUSY);
     assert_int_equal(d.err, PFE_OK);
     struct store_idem got;
     assert_int_equal(store_idem_get(k->s, &k->arena, a, STR("cut-1"), &got), PFE_NOT_FOUND);
     assert_int_equal(kit_balance(k, a), 105);
     kit_verify(k);
-    PQfinish(x.pg);
+    PQfinish(other);
+    PQfinish(watcher);
     kit_close_beside(b);
     kit_close(k);
 }

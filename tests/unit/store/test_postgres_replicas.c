@@ -29,12 +29,15 @@ static int64_t now_us(void)
     return clock_mono(clock_system());
 }
 
+static struct store_checks checks; /* of the next store to be opened */
+
 static struct store *opened(const struct pg_cluster *on, const struct postgres_replica *list, unsigned n)
 {
     struct postgres_options o = {.url = pg_cluster_url(on),
                                  .connect_ms = CONNECT_MS,
                                  .timeout_ms = TIMEOUT_MS,
                                  .check_ms = CHECK_MS,
+                                 .checks = checks,
                                  .guard = true,
                                  .replicas = list,
                                  .n_replicas = n};
@@ -281,6 +284,50 @@ static void a_replica_may_stop(void **state)
     assert_in_range(l.slowest_us, 0, (CONNECT_MS + TIMEOUT_MS) * 1000);
 }
 
+/* Until the first replica's state is that, at most 10 s; since when. */
+static int64_t turned(const char *state)
+{
+    int64_t since = now_us();
+    while (strcmp(stats().replicas[0].state, state) != 0 && now_us() - since < 10000000)
+        usleep(5000);
+    assert_string_equal(stats().replicas[0].state, state);
+    return now_us() - since;
+}
+
+/* Nobody reads meanwhile: only the checks find it. */
+static void replicas_are_checked_as_often_as_is_said(void **state)
+{
+    (void)state;
+    struct store *usual = r;
+    const struct postgres_replica list[] = {{replica[0].host, NULL, 1}};
+    checks = (struct store_checks){
+        .interval_us = 300000, .timeout_us = 200000, .healthy_threshold = 3, .unhealthy_threshold = 5};
+    r = opened(&primary, list, 1);
+    struct store_checks used = stats().checks;
+    assert_memory_equal(&used, &checks, sizeof used);
+    turned("up");
+    pg_cluster_kill(&replica[0]);
+    assert_true(turned("down") >= 3 * 300000); /* the first may come at once, and they are due a little early */
+    pg_cluster_up(&replica[0]);
+    assert_true(turned("up") >= 300000);
+    store_close(r);
+
+    checks = (struct store_checks){.interval_us = INT64_C(3600000000), .timeout_us = INT64_C(60000000)};
+    r = opened(&primary, list, 1);
+    assert_int_equal(stats().checks.timeout_us, 1000000); /* the same thread looks at the primary */
+    assert_int_equal(stats().checks.healthy_threshold, 1);
+    pg_cluster_kill(&replica[0]);
+    usleep(10 * CHECK_MS * 1000);
+    assert_string_equal(stats().replicas[0].state, "up"); /* as far as anybody has seen */
+    (void)version_now();
+    assert_true(stats().replicas[0].failed > 0); /* a read has */
+    pg_cluster_up(&replica[0]);
+    store_close(r);
+    checks = (struct store_checks){0};
+    r = usual;
+    settled(2);
+}
+
 static void without_replicas_the_primary_reads(void **state)
 {
     (void)state;
@@ -424,6 +471,7 @@ int main(void)
         cmocka_unit_test(a_read_is_never_older_than_a_write),
         cmocka_unit_test(a_replica_may_die),
         cmocka_unit_test(a_replica_may_stop),
+        cmocka_unit_test(replicas_are_checked_as_often_as_is_said),
         cmocka_unit_test(without_replicas_the_primary_reads),
         cmocka_unit_test(without_the_primary_reads_are_stale),
         cmocka_unit_test(a_primary_that_stops_is_as_good_as_gone),

@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "store/postgres/postgres.h"
+#include "store/postgres/journal.h"
 #include "support/pg_cluster.h"
 
 struct world {
@@ -223,12 +223,60 @@ static void account_rebuild(void **state)
     world_close(&w);
 }
 
+static int64_t number(struct world *w, const char *text)
+{
+    PGresult *r = PQexec(w->pg, text);
+    if (PQresultStatus(r) != PGRES_TUPLES_OK || PQntuples(r) != 1)
+        fail_msg("%s: %s", text, PQerrorMessage(w->pg));
+    int64_t n = strtoll(PQgetvalue(r, 0, 0), NULL, 10);
+    PQclear(r);
+    return n;
+}
+
+/* Receipts of a day ago go, some at a time, and are found without reading the others. */
+static void old_receipts_are_swept_by_their_key(void **state)
+{
+    (void)state;
+    struct world w;
+    char text[512];
+    const int64_t day_ms = 86400000, now_ms = KIT_START / 1000;
+    world_open(&w);
+    sql(&w, "DELETE FROM receipt");
+    for (int i = 0; i < 2; i++) { /* from two days ago, and from now on */
+        snprintf(text, sizeof text,
+                 "INSERT INTO receipt SELECT decode(lpad(to_hex(%lld + i), 12, '0') || repeat('0', 20), 'hex'),"
+                 " (%lld + i) * 1000 FROM generate_series(1, 15000) i",
+                 (long long)(now_ms - (1 - i) * 2 * day_ms), (long long)(now_ms - (1 - i) * 2 * day_ms));
+        sql(&w, text);
+    }
+    sql(&w, "ANALYZE receipt");
+    snprintf(text, sizeof text, "SELECT count(*) FROM receipt WHERE ts < %lld", (long long)(now_ms - day_ms) * 1000);
+    assert_int_equal(number(&w, text), 15000);
+    for (int i = 1; i <= 3; i++) {
+        w.k->now = KIT_START + i * INT64_C(10000000);
+        kit_deposit(w.k, w.ann, 1);
+        assert_int_equal(number(&w, text), i == 1 ? 5000 : 0);
+    }
+    assert_int_equal(number(&w, "SELECT count(*) FROM receipt"), 15000);
+
+    sql(&w, "PREPARE sweep (bytea) AS " PG_RECEIPTS_SWEEP);
+    PGresult *r = PQexec(w.pg, "EXPLAIN EXECUTE sweep ('\\x00000000000000000000000000000000')");
+    assert_int_equal(PQresultStatus(r), PGRES_TUPLES_OK);
+    for (int i = 0; i < PQntuples(r); i++)
+        assert_null(strstr(PQgetvalue(r, i, 0), "Seq Scan"));
+    PQclear(r);
+    kit_verify(w.k);
+    world_close(&w);
+}
+
 int main(int argc, char **argv)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(finds_damage), cmocka_unit_test(journal_is_append_only),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(finds_damage),
+                                       cmocka_unit_test(journal_is_append_only),
                                        cmocka_unit_test(rebuild_mends_projections),
                                        cmocka_unit_test(rebuild_refuses_a_broken_journal),
-                                       cmocka_unit_test(account_rebuild)};
+                                       cmocka_unit_test(account_rebuild),
+                                       cmocka_unit_test(old_receipts_are_swept_by_their_key)};
     if (argc > 1)
         cmocka_set_test_filter(argv[1]);
     return cmocka_run_group_tests_name("postgres verify", tests, NULL, NULL);
