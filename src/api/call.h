@@ -15,6 +15,7 @@
 #include "app/identity.h"
 #include "app/movement.h"
 #include "app/schedules.h"
+#include "base/cidr.h"
 #include "codec/json_in.h"
 #include "codec/json_out.h"
 
@@ -81,12 +82,33 @@ struct api_route {
     bool banking;                            /* ids are UUIDs in its answers */
     int also;                                /* another status of success, with the same shape; 0: none */
     const char *media;                       /* of an answer that is not JSON; NULL: JSON */
+    bool by_value; /* Idempotency-Key: two bodies that say the same are the same, however they are written */
+};
+
+/* Where a call comes from, and its answer goes to: HTTP (over_http.c), or gRPC (over_grpc.c), whose calls are requests
+   to a route as well. */
+struct api_transport {
+    /* Of the request, whatever the case of the name. Absent: .p == NULL. The first of several. */
+    struct str (*header)(const struct api_call *c, const char *name);
+    unsigned (*header_count)(const struct api_call *c, const char *name);
+    void (*set_header)(struct api_call *c, const char *name, struct str value);
+    /* c->resumed runs on the I/O thread of the call once another thread has called resume, exactly once. */
+    void (*suspend)(struct api_call *c);
+    void (*resume)(struct api_call *c);
+    /* With c->p, c->idem.replayed, c->file or r->out. The call is gone then. */
+    void (*answer)(struct api_call *c);
+    /* Does nobody wait for it any more? Then what has not begun does not begin. From any thread. */
+    bool (*gone)(const struct api_call *c);
 };
 
 struct api_call {
     struct api *api;
     struct app *app;
-    struct http_req *r;
+    const struct api_transport *transport;
+    void (*resumed)(struct api_call *c); /* see suspend */
+    void *over;                          /* the transport's */
+    struct http_req *r; /* the request; functions of http/ take it only if the transport is HTTP: routes that gRPC has
+                           as well use its arena, params, path, body and out */
     const struct api_route *route;
     struct caller caller;
     bool may_block;
@@ -94,11 +116,12 @@ struct api_call {
     struct cache_confirm question;
     bool suspended;
     bool counted; /* against RATE_LIMIT: once, though it may run again on a worker */
+    bool guessed; /* its refused credential was counted */
     struct problem p;
     int status; /* of the answer, unless p.code is set */
     const char *content_type;
     struct api_value body[API_FIELDS_MAX], query[API_FIELDS_MAX];
-    const struct json *json; /* the body, an object; NULL: there is none */
+    const struct json *json; /* the body, an object; NULL: there is none, or it is not parsed yet */
     int64_t subject;         /* whom it is about, once resolved */
     struct app_idem idem;
     struct pool_job pool_job;
@@ -120,9 +143,12 @@ struct api {
     const struct api_route **rows; /* one a route, aliases left out */
     size_t n_rows;
     struct str openapi; /* rendered once */
-    char *openapi_etag;
     struct metric_counter *rate_limited;
+    struct cidr_list proxies; /* trusted, for gRPC; http/ has its own */
 };
+
+/* A call on its way: transport, over, r, route and caller are set. On the I/O thread. */
+void api_begin(struct api_call *c);
 
 /* Ends the call with a problem; returns API_DONE. */
 enum api_step api_fail(struct api_call *c, enum pf_err e, const char *detail);

@@ -181,9 +181,9 @@ static bool decode_query(struct api_call *c, const struct api_field *f, struct a
 enum api_step api_decode_all(struct api_call *c)
 {
     bool blocked = false, ok = true;
-    struct json *body = NULL;
     if (c->route->body) {
-        if (c->r->body.n) {
+        if (c->r->body.n && !c->json) {
+            struct json *body;
             enum pf_err e = json_parse(&c->r->arena, c->r->body, &body, &c->p);
             if (e != PFE_OK)
                 return c->p.code == PFE_OK ? api_fail(c, e, "") : API_DONE;
@@ -195,7 +195,7 @@ enum api_step api_decode_all(struct api_call *c)
         }
         for (unsigned i = 0; c->route->body[i].name; i++) {
             const struct api_field *f = &c->route->body[i];
-            ok &= api_decode(c, f, json_get(body, f->name), "body", f->name, &c->body[i], &blocked);
+            ok &= api_decode(c, f, json_get(c->json, f->name), "body", f->name, &c->body[i], &blocked);
         }
     }
     if (c->route->query)

@@ -43,33 +43,19 @@ bool api_failed(struct api_call *c, enum pf_err e, const char *detail, enum api_
     return true;
 }
 
-/* ---- the answer ---- */
+static void suspend(struct api_call *c, void (*then)(struct api_call *c))
+{
+    c->resumed = then;
+    c->transport->suspend(c);
+}
 
 static void send_answer(struct api_call *c)
 {
-    struct http_req *r = c->r;
     app_idem_end(c->app, &c->idem);
     /* perhaps done, but there is no memory to say so: not a 503, which says that it was not */
-    if (c->p.code == PFE_OK && r->out.failed && r->method != HTTP_GET)
+    if (c->p.code == PFE_OK && c->r->out.failed && c->r->method != HTTP_GET)
         api_fail(c, PFE_INTERNAL, "the request was carried out; its answer could not be written");
-    if (c->p.code != PFE_OK) {
-        buf_clear(&r->out);
-        http_reply_problem(r, &c->p);
-        return;
-    }
-    if (c->idem.replayed) {
-        http_set_header(r, "Idempotency-Replayed", STR("true"));
-        buf_clear(&r->out);
-        buf_str(&r->out, c->idem.body);
-        http_reply_out(r, c->idem.status, http_json);
-        return;
-    }
-    if (c->file) {
-        http_reply_static(r, c->status, c->file->content_type, "gzip", c->file->etag,
-                          (struct str){(const char *)c->file->start, (size_t)(c->file->end - c->file->start)});
-        return;
-    }
-    http_reply_out(r, c->status, c->content_type ? c->content_type : http_json);
+    c->transport->answer(c);
 }
 
 /* ---- idempotency ---- */
@@ -86,12 +72,47 @@ static void put_target(struct buf *b, const struct http_req *r)
     }
 }
 
+static void put_value(struct buf *b, const struct json *v)
+{
+    buf_printf(b, "%d:%zu:", (int)v->type, v->s.n);
+    buf_str(b, v->s);
+    for (const struct json *m = v->child; m; m = m->next) {
+        buf_printf(b, "(%zu:", m->key.n);
+        buf_str(b, m->key);
+        put_value(b, m);
+        buf_putc(b, ')');
+    }
+}
+
+/* What a body says: its fields in the order of the row, null being as good as none, then whatever else there is. */
+static void put_body(struct buf *b, const struct api_call *c)
+{
+    for (const struct api_field *f = c->route->body; f->name; f++) {
+        const struct json *v = json_get(c->json, f->name);
+        if (!v || v->type == JSON_NULL)
+            continue;
+        buf_printf(b, "%s=", f->name);
+        put_value(b, v);
+        buf_putc(b, '\n');
+    }
+    for (const struct json *m = c->json ? c->json->child : NULL; m; m = m->next) {
+        const struct api_field *f = c->route->body;
+        while (f->name && !str_is(m->key, f->name))
+            f++;
+        if (f->name)
+            continue;
+        buf_printf(b, "+%zu:", m->key.n);
+        buf_str(b, m->key);
+        put_value(b, m);
+    }
+}
+
 static bool read_key(struct api_call *c)
 {
-    struct str v = http_header(c->r, "Idempotency-Key");
+    struct str v = c->transport->header(c, "Idempotency-Key");
     if (!v.p || c->route->idem == NO_KEY)
         return true;
-    if (http_header_count(c->r, "Idempotency-Key") > 1) {
+    if (c->transport->header_count(c, "Idempotency-Key") > 1) {
         api_fail(c, PFE_BAD_HEADER, "Idempotency-Key must be sent once");
         return false;
     }
@@ -113,7 +134,10 @@ static bool read_key(struct api_call *c)
     buf_putc(&b, '\n');
     put_target(&b, c->r);
     buf_putc(&b, '\n');
-    buf_str(&b, c->r->body);
+    if (c->route->by_value)
+        put_body(&b, c);
+    else
+        buf_str(&b, c->r->body);
     ok = !b.failed;
     if (ok)
         sha256_of(buf_as_str(&b), c->idem.request);
@@ -184,9 +208,9 @@ static bool within(struct api_call *c, const struct app_limit *l)
         return true;
     char text[96];
     int n = snprintf(text, sizeof text, "\"default\";r=%lld;t=%lld", (long long)l->remaining, (long long)l->reset_s);
-    http_set_header(c->r, "RateLimit", (struct str){text, (size_t)n});
+    c->transport->set_header(c, "RateLimit", (struct str){text, (size_t)n});
     n = snprintf(text, sizeof text, "\"default\";q=%lld;w=60", (long long)l->limit);
-    http_set_header(c->r, "RateLimit-Policy", (struct str){text, (size_t)n});
+    c->transport->set_header(c, "RateLimit-Policy", (struct str){text, (size_t)n});
     if (l->allowed)
         return true;
     metric_inc(c->api->rate_limited, 1);
@@ -213,8 +237,8 @@ static void mark_stale(struct api_call *c, int64_t us)
     char text[24];
     int n = snprintf(text, sizeof text, "%lld", (long long)(us + 999999) / 1000000);
     if (us >= 0)
-        http_set_header(c->r, "Age", (struct str){text, (size_t)n});
-    http_set_header(c->r, "X-PayFlow-Stale", STR("true"));
+        c->transport->set_header(c, "Age", (struct str){text, (size_t)n});
+    c->transport->set_header(c, "X-PayFlow-Stale", STR("true"));
 }
 
 /* All that an answer depends on, but for who asks. */
@@ -252,6 +276,8 @@ static void keep_or_find(struct api_call *c)
     buf_free(&request);
 }
 
+static const char given_up[] = "the call was given up before it began: nothing was done";
+
 static enum api_step decode_and_run(struct api_call *c)
 {
     enum api_step step = api_decode_all(c);
@@ -261,10 +287,10 @@ static enum api_step decode_and_run(struct api_call *c)
     step = find_subject(c, &found);
     if (step != API_DONE || !found)
         return step;
-    if (!within_rate(c))
-        return API_DONE;
     if (c->route->idem != NO_KEY && !begin_idempotent(c))
         return API_DONE;
+    if (c->transport->gone(c))
+        return api_fail(c, PFE_TIMEOUT, given_up);
     step = c->route->run(c);
     if (step == API_BLOCK) /* it will begin again on a worker */
         app_idem_end(c->app, &c->idem);
@@ -278,32 +304,43 @@ static enum app_auth authenticate(struct api_call *c, struct str key, struct str
     struct app_limit l;
     enum app_auth is = app_authenticate(c->app, key, auth, false, &c->caller.who, &c->p);
     if (is == APP_AUTH_WOULD_BLOCK && c->may_block) {
-        app_rate_look(c->app, &c->caller, &l);
+        app_rate_guess(c->app, &c->caller, false, &l);
         if (!l.allowed) {
-            (void)within(c, &l);
+            if (c->route->rule.right != RIGHT_PUBLIC)
+                (void)within(c, &l);
             return APP_AUTH_REFUSED;
         }
         is = app_authenticate(c->app, key, auth, true, &c->caller.who, &c->p);
     }
-    if (is == APP_AUTH_REFUSED && c->p.code == PFE_BAD_CREDENTIALS)
-        app_rate_check(c->app, &c->caller, &l);
+    if (is == APP_AUTH_REFUSED && c->p.code == PFE_BAD_CREDENTIALS && !c->guessed) {
+        c->guessed = true;
+        app_rate_guess(c->app, &c->caller, true, &l);
+    }
     return is;
 }
 
 static enum api_step check_and_run(struct api_call *c)
 {
-    struct str key = http_header(c->r, "X-API-Key"), auth = http_header(c->r, "Authorization");
-    if (http_header_count(c->r, "X-API-Key") > 1 || http_header_count(c->r, "Authorization") > 1)
+    const struct api_transport *t = c->transport;
+    struct str key = t->header(c, "X-API-Key"), auth = t->header(c, "Authorization");
+    if (t->header_count(c, "X-API-Key") > 1 || t->header_count(c, "Authorization") > 1)
         return api_fail(c, PFE_BAD_HEADER, "a credential must be sent once");
     switch (authenticate(c, key, auth)) {
     case APP_AUTH_WOULD_BLOCK:
         return API_BLOCK;
     case APP_AUTH_REFUSED:
-        return API_DONE;
+        if (c->route->rule.right != RIGHT_PUBLIC)
+            return API_DONE;
+        /* who logs in or refreshes may still send the token that has expired */
+        c->p = (struct problem){0};
+        c->caller.who = (struct principal){0};
+        break;
     case APP_AUTH_OK:
         break;
     }
     c->r->log_principal = c->caller.who.user;
+    if (!within_rate(c))
+        return API_DONE;
     if (app_admit(c->app, &c->route->rule, &c->caller.who, &c->p) != PFE_OK)
         return API_DONE;
     return decode_and_run(c);
@@ -341,14 +378,13 @@ static enum api_step run_call(struct api_call *c)
 
 /* ---- threads ---- */
 
-static void resumed(struct http_req *r)
+static void resumed(struct api_call *c)
 {
-    struct api_call *c = r->user;
     c->suspended = false;
     if (c->render) { /* back from the ledger */
         if (c->job.err != PFE_OK && c->p.code == PFE_OK)
             problem_set(&c->p, c->job.err, "%s", "");
-        if (c->p.code == PFE_OK && !c->idem.replayed && r->out.n == 0)
+        if (c->p.code == PFE_OK && !c->idem.replayed && c->r->out.n == 0)
             c->render(c);
     }
     send_answer(c);
@@ -359,22 +395,22 @@ static void run_on_worker(struct pool_job *job)
     struct api_call *c = (struct api_call *)((char *)job - offsetof(struct api_call, pool_job));
     c->may_block = true;
     if (run_call(c) == API_DONE)
-        http_resume(c->r);
+        c->transport->resume(c);
 }
 
 static void to_worker(struct api_call *c)
 {
     struct pool *pool = c->route->exec == EXEC_HASH ? c->api->cfg.hashers : c->api->cfg.workers;
-    http_suspend(c->r, resumed);
+    suspend(c, resumed);
     c->suspended = true;
     c->pool_job.run = run_on_worker;
     if (!pool_submit(pool, &c->pool_job)) {
         api_fail(c, PFE_BUSY, "too many requests are waiting");
-        http_resume(c->r);
+        c->transport->resume(c);
     }
 }
 
-static void begin(struct api_call *c)
+static void start(struct api_call *c)
 {
     if (c->route->exec != EXEC_INLINE) {
         to_worker(c);
@@ -397,45 +433,18 @@ static void on_confirm(struct cache_confirm *q, bool good)
 {
     struct api_call *c = (struct api_call *)((char *)q - offsetof(struct api_call, question));
     c->trusted = good;
-    http_resume(c->r);
+    c->transport->resume(c);
 }
 
-static void confirmed(struct http_req *r)
+void api_begin(struct api_call *c)
 {
-    begin(r->user);
-}
-
-enum pf_err api_early(const struct http_req *r, const char **ret_detail)
-{
-    const struct api *a = r->ctx;
-    const struct api_route *route = r->route->data;
-    return app_presents(a->cfg.app, &route->rule, http_header(r, "X-API-Key"), http_header(r, "Authorization"),
-                        ret_detail);
-}
-
-void api_handle(struct http_req *r)
-{
-    struct api *a = r->ctx;
-    struct api_call *c = arena_zalloc(&r->arena, sizeof *c);
-    if (!c) {
-        struct problem p = {.code = PFE_NOMEM};
-        http_reply_problem(r, &p);
-        return;
-    }
-    r->user = c;
-    c->api = a;
-    c->app = a->cfg.app;
-    c->r = r;
-    c->route = r->route->data;
-    c->caller.address = str_c(r->peer);
-    c->caller.request_id = r->request_id;
     if (c->route->method == HTTP_GET && c->route->rule.right != RIGHT_PUBLIC && app_confirms(c->app)) {
-        http_suspend(r, confirmed);
+        suspend(c, start);
         c->question.fn = on_confirm;
         app_confirm(c->app, &c->question);
         return;
     }
-    begin(c);
+    start(c);
 }
 
 /* ---- the ledger ---- */
@@ -457,8 +466,15 @@ static void ledger_done(struct job *j)
     else if (j->err != PFE_OK && j->refusal)
         c->refused ? c->refused(j) : app_movement_problem(&j->m[0], &c->p);
     else if (j->err != PFE_OK)
-        problem_set(&c->p, j->err, "%s", "");
-    http_resume(c->r);
+        problem_set(&c->p, j->err, "%s", j->err == PFE_TIMEOUT ? given_up : "");
+    c->transport->resume(c);
+}
+
+/* On the writer's thread, before the group begins. */
+static bool job_gone(const struct job *j)
+{
+    const struct api_call *c = j->ctx;
+    return c->transport->gone(c);
 }
 
 enum api_step api_ledger(struct api_call *c)
@@ -469,12 +485,13 @@ enum api_step api_ledger(struct api_call *c)
     j->arena = &c->r->arena;
     j->render = ledger_render;
     j->done = ledger_done;
+    j->gone = job_gone;
     j->ctx = c;
     if (!c->status)
         c->status = c->route->ok;
     bool was_suspended = c->suspended;
     if (!was_suspended) {
-        http_suspend(c->r, resumed);
+        suspend(c, resumed);
         c->suspended = true;
     }
     enum pf_err e = app_submit(c->app, j);
@@ -483,31 +500,49 @@ enum api_step api_ledger(struct api_call *c)
     api_fail(c, e, "");
     if (was_suspended)
         return API_DONE; /* the worker resumes it */
-    http_resume(c->r);
+    c->transport->resume(c);
     return API_PENDING;
 }
 
 /* ---- tables ---- */
 
-static size_t add_rows(struct api *a, const struct api_route *rows, size_t n, size_t at, bool banking)
+static bool serves(const struct api *a, const char *path)
+{
+    static const struct {
+        const char *prefix;
+        unsigned of;
+    } parts[] = {{"/health", ~0u},
+                 {"/metrics", ~0u},
+                 {"/api/auth/", API_IDENTITY},
+                 {"/api/events", API_EVENT},
+                 {"/api/bookings", API_BOOKING}};
+    for (size_t i = 0; a->cfg.surfaces != API_ALL && i < sizeof parts / sizeof *parts; i++)
+        if ((parts[i].of & a->cfg.surfaces) && strncmp(path, parts[i].prefix, strlen(parts[i].prefix)) == 0)
+            return true;
+    return a->cfg.surfaces == API_ALL;
+}
+
+static void add_rows(struct api *a, const struct api_route *rows, size_t n, bool banking)
 {
     static const char prefix[] = "/api/v1";
     for (size_t i = 0; i < n; i++) {
+        if (!serves(a, rows[i].path))
+            continue;
         a->rows[a->n_rows++] = &rows[i];
-        a->http[at++] = (struct http_route){rows[i].method, rows[i].path, rows[i].body_max, &rows[i]};
+        a->http[a->n_http++] = (struct http_route){rows[i].method, rows[i].path, rows[i].body_max, &rows[i]};
         /* the Banking seed's collection sets base_url without /api/v1: its requests must work as written */
         if (banking && strncmp(rows[i].path, prefix, sizeof prefix - 1) == 0 &&
             strcmp(rows[i].path, "/api/v1/metrics/basic") != 0)
-            a->http[at++] =
+            a->http[a->n_http++] =
                 (struct http_route){rows[i].method, rows[i].path + sizeof prefix - 1, rows[i].body_max, &rows[i]};
     }
-    return at;
 }
 
 struct api *api_new(const struct api_config *c)
 {
     struct api *a = calloc(1, sizeof *a);
     struct buf doc;
+    struct str bad;
     if (!a)
         return NULL;
     buf_init(&doc, 0);
@@ -515,12 +550,12 @@ struct api *api_new(const struct api_config *c)
     size_t n = api_payflow_routes_n + 2 * api_banking_routes_n + api_ticketing_routes_n + api_platform_routes_n;
     a->http = calloc(n, sizeof *a->http);
     a->rows = calloc(n, sizeof *a->rows);
-    if (!a->http || !a->rows)
+    if (!a->http || !a->rows || !cidr_list_parse(str_c(c->trusted_proxies), &a->proxies, &bad))
         goto fail;
-    size_t at = add_rows(a, api_payflow_routes, api_payflow_routes_n, 0, false);
-    at = add_rows(a, api_banking_routes, api_banking_routes_n, at, true);
-    at = add_rows(a, api_ticketing_routes, api_ticketing_routes_n, at, false);
-    a->n_http = add_rows(a, api_platform_routes, api_platform_routes_n, at, false);
+    add_rows(a, api_payflow_routes, api_payflow_routes_n, false);
+    add_rows(a, api_banking_routes, api_banking_routes_n, true);
+    add_rows(a, api_ticketing_routes, api_ticketing_routes_n, false);
+    add_rows(a, api_platform_routes, api_platform_routes_n, false);
     for (size_t i = 0; i < a->n_rows; i++) {
         const struct app_rule *rule = &a->rows[i]->rule;
         if (rule->right == RIGHT_NONE || (rule->right == RIGHT_OWNER && !a->rows[i]->subject))
@@ -528,17 +563,11 @@ struct api *api_new(const struct api_config *c)
     }
     a->rate_limited = metric_counter(c->metrics, "payflow_rate_limited_total", "Requests refused by RATE_LIMIT.", "");
 
-    uint8_t hash[SHA256_LEN];
-    a->openapi_etag = malloc(20);
-    if (!a->openapi_etag || api_openapi_render(a, &doc) != PFE_OK)
+    if (api_openapi_render(a, &doc) != PFE_OK)
         goto fail;
     a->openapi.p = buf_take(&doc, &a->openapi.n);
     if (!a->openapi.p)
         goto fail;
-    sha256_of(a->openapi, hash);
-    a->openapi_etag[0] = '"';
-    hex_encode(hash, 8, a->openapi_etag + 1);
-    memcpy(a->openapi_etag + 17, "\"", 2);
     return a;
 fail:
     buf_free(&doc);
@@ -551,7 +580,6 @@ void api_free(struct api *a)
     if (!a)
         return;
     free((void *)(uintptr_t)a->openapi.p);
-    free(a->openapi_etag);
     free(a->rows);
     free(a->http);
     free(a);

@@ -2,7 +2,7 @@
 #include "api/payflow/payflow.h"
 
 const struct api_field api_user_new[] = {
-    {"username", F_USERNAME, true, 1, 64, NULL, "1 to 64 bytes without white space."},
+    {"username", F_USERNAME, true, 1, 64, NULL, "1 to 64 bytes: letters, digits and . _ @ + -."},
     {"email", F_EMAIL, true, 1, 254, NULL, "Email address."},
     {"password", F_PASSWORD, true, 1, 72, NULL, "At least 8 characters (3 in dev), at most 72 bytes."},
     {"role", F_TEXT, false, 1, 8, "user|admin", "admin only while there is none, or by an admin."},

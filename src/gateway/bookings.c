@@ -26,6 +26,7 @@ struct ask {
     enum ask_kind kind;
     char *user_id, *event_id, *booking_id, *key;
     int32_t count;
+    bool user_number; /* user_id was a number */
     struct rpc_entry metadata[METADATA];
     unsigned n_metadata;
 };
@@ -80,25 +81,30 @@ static void text(struct jw *w, const char *key, const char *value)
         jw_kz(w, key, value);
 }
 
+/* Byte for byte what the service answers over HTTP: a key may be used by both ways. */
 static void write_booking(struct buf *out, const Booking__V1__Booking *b)
 {
+    int64_t user;
     const struct money_currency_info *currency = money_by_code(str_c(b->currency));
     struct jw w;
     jw_init(&w, out);
     jw_obj(&w);
     jw_kz(&w, "booking_id", b->booking_id);
     jw_kz(&w, "status", status_name(b->status));
-    jw_kz(&w, "user_id", b->user_id);
     jw_kz(&w, "event_id", b->event_id);
+    if (!b->guest && str_to_i64(str_c(b->user_id), &user))
+        jw_kint(&w, "user_id", user);
+    else
+        jw_kz(&w, "user_id", b->user_id);
     jw_kint(&w, "ticket_count", b->ticket_count);
     if (currency) {
         jw_kamount(&w, "amount", b->amount_minor, currency->scale);
         jw_kz(&w, "currency", currency->code);
     }
     text(&w, "reason", b->reason);
+    text(&w, "expires_at", b->expires_at);
     text(&w, "created_at", b->created_at);
     text(&w, "updated_at", b->updated_at);
-    text(&w, "expires_at", b->expires_at);
     jw_end_obj(&w);
 }
 
@@ -139,6 +145,27 @@ static enum pf_err problem_of(enum rpc_code code)
     }
 }
 
+/* Which fields are wrong, by the problem as the service would have said it over HTTP. */
+static void take_fields(struct exchange *x, struct str said)
+{
+    struct json *problem;
+    char in[8], name[64];
+    if (!said.n || json_parse(&x->arena, said, &problem, NULL) != PFE_OK)
+        return;
+    const struct json *errors = json_get(problem, "errors"), *detail = json_get(problem, "detail");
+    for (const struct json *e = errors && errors->type == JSON_ARRAY ? errors->child : NULL; e; e = e->next) {
+        const struct json *loc = json_get(e, "loc"), *msg = json_get(e, "msg"), *type = json_get(e, "type");
+        const struct json *first = loc && loc->type == JSON_ARRAY ? loc->child : NULL;
+        struct str kind = type ? type->s : STR_NONE, words = msg ? msg->s : STR_NONE;
+        char kind_text[32];
+        if (first && first->next && str_copy(in, sizeof in, first->s) && str_copy(name, sizeof name, first->next->s) &&
+            str_copy(kind_text, sizeof kind_text, kind))
+            problem_field(x->refusal, in, name, kind_text, "%.*s", (int)words.n, words.n ? words.p : "");
+    }
+    if (x->refusal->n_fields && detail)
+        str_copy(x->refusal->detail, sizeof x->refusal->detail, detail->s);
+}
+
 static enum exchange_end refused(struct exchange *x, const struct rpc_result *r)
 {
     static const char prefix[] = "/problems/";
@@ -152,6 +179,7 @@ static enum exchange_end refused(struct exchange *x, const struct rpc_result *r)
         e = err_by_slug(type.p + sizeof prefix - 1, type.n - (sizeof prefix - 1));
     problem_set(x->refusal, e == PFE_OK ? problem_of(r->code) : e, "%.*s", (int)(r->text.n < 180 ? r->text.n : 180),
                 r->text.n ? r->text.p : "");
+    take_fields(x, rpc_result_metadata(r, "problem-json"));
     if (after.n && str_to_u64(after, &seconds) && seconds < 86400) {
         x->refusal->retry_after_s = (int)seconds;
         x->retry_after_us = (int64_t)seconds * 1000000;
@@ -160,15 +188,26 @@ static enum exchange_end refused(struct exchange *x, const struct rpc_result *r)
     return END_ANSWER;
 }
 
+/* What the service says beside an answer. */
+static const struct {
+    const char *trailer, *header;
+} told[] = {{"idempotency-replayed", "Idempotency-Replayed"},
+            {"x-payflow-stale", "X-PayFlow-Stale"},
+            {"age", "Age"},
+            {"ratelimit", "RateLimit"},
+            {"ratelimit-policy", "RateLimit-Policy"}};
+
 static enum exchange_end judged(struct exchange *x, const struct rpc_result *r)
 {
     if (r->code == RPC_OK) {
         const struct ask *ask = x->ask;
-        struct str replayed = rpc_result_metadata(r, "idempotency-replayed");
         x->status = ask->kind == ASK_CREATE ? 201 : 200;
         add_head(x, "Content-Type", str_c(http_json));
-        if (str_is(replayed, "true"))
-            add_head(x, "Idempotency-Replayed", replayed);
+        for (unsigned i = 0; i < sizeof told / sizeof *told; i++) {
+            struct str v = rpc_result_metadata(r, told[i].trailer);
+            if (v.n)
+                add_head(x, told[i].header, v);
+        }
         write_booking(&x->body_in, (const Booking__V1__Booking *)r->answer);
         return x->head.failed || x->body_in.failed ? END_NOMEM : END_ANSWER;
     }
@@ -225,6 +264,7 @@ bool bookings_start(struct exchange *x)
         create.event_id = ask->event_id;
         create.ticket_count = ask->count;
         create.idempotency_key = or_empty(ask->key);
+        create.user_number = ask->user_number;
         q.method = "CreateBooking";
         q.message = &create.base;
         break;
@@ -278,6 +318,8 @@ static struct str id_of(const struct json *v)
 static void check_id(struct problem *p, const struct json *body, const char *name, bool needed, struct str *ret)
 {
     const struct json *v = json_get(body, name);
+    if (v && v->type == JSON_NULL)
+        v = NULL;
     *ret = id_of(v);
     if (!v && needed)
         problem_field(p, "body", name, "missing", "is required");
@@ -324,6 +366,8 @@ static bool take_create(struct exchange *x, struct ask *ask, struct http_req *r,
     }
     bool known = http_header(r, "authorization").n || http_header(r, "x-api-key").n;
     check_id(p, body, "user_id", !known, &user);
+    const struct json *id = json_get(body, "user_id");
+    ask->user_number = id && id->type == JSON_NUMBER;
     check_id(p, body, "event_id", true, &event);
     check_count(p, body, &ask->count);
     if (p->code != PFE_OK)

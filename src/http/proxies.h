@@ -1,5 +1,6 @@
 /*
- * proxies: whose request it is when it came through a proxy. Private to http.
+ * proxies: whose request it is when it came through a proxy. For http, and for other transports that are
+ * told in the same way.
  *
  * Only what a trusted peer says counts. Each proxy appends the address that it was asked from, so the entries of
  * X-Forwarded-For are believed from the right, as long as those who appended them are trusted: the right-most entry

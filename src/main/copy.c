@@ -143,7 +143,7 @@ int run_copy(const struct conf *c, const struct options *o)
     if (e) {
         fprintf(stderr, "payflow: copy: %s\n", why);
         free(k);
-        return e == PFE_WRONG_STATE ? EXIT_CONF : EXIT_FAILED;
+        return e == PFE_WRONG_STATE || e == PFE_NOT_FOUND ? EXIT_CONF : EXIT_FAILED;
     }
     bool differs = k->difference[0];
     if (o->json)

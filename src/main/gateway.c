@@ -43,7 +43,7 @@ struct running {
 /* Where the other roles listen when nothing is said. */
 static const char *const default_urls[GATEWAY_GROUPS] = {
     [GATEWAY_API] = "http://127.0.0.1:8080",
-    [GATEWAY_IDENTITY] = "http://127.0.0.1:8080",
+    [GATEWAY_IDENTITY] = "http://127.0.0.1:8081",
     [GATEWAY_EVENT] = "http://127.0.0.1:8082",
     [GATEWAY_BOOKING] = "http://127.0.0.1:50051",
 };
@@ -342,6 +342,7 @@ static int start(struct running *s, struct plan *p, const struct conf *c)
                              .allowed_origins = c->allowed_origins,
                              .trusted_proxies = c->trusted_proxies,
                              .handler = gateway_handle,
+                             .turn = gateway_turn,
                              .ctx = s->gateway,
                              .metrics = s->metrics,
                              .clock = clock_system(),

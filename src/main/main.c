@@ -25,10 +25,18 @@ static const struct command commands[] = {
      "Opens the store (creating and migrating it as needed), serves until SIGTERM or SIGINT, then drains: readiness "
      "fails\n"
      "first, running requests finish within SHUTDOWN_TIMEOUT. SIGHUP reloads LOG_LEVEL and RATE_LIMIT.\n\n"
-     "  --role all|api   what to serve; all is the default. api listens on GATEWAY_LISTEN only if it is set\n"
-     "  --role gateway   no store of its own: passes requests on to the services (port 3000 unless PORT or LISTEN "
+     "  --role ROLE   what to serve; several may be given. All but gateway work on the store, which several processes\n"
+     "                share only in PostgreSQL, and answer /health* and /metrics. HTTP's port, unless PORT or LISTEN "
      "says\n"
-     "                   another); SIGHUP reloads its backends. See docs/gateway.md\n"},
+     "                another, stands behind each:\n"
+     "      all        everything; the default (8080, and GATEWAY_LISTEN, GRPC_LISTEN)\n"
+     "      api        the same without GATEWAY_LISTEN and GRPC_LISTEN, unless they are set (8080)\n"
+     "      identity   /api/auth/* (8081)\n"
+     "      event      /api/events* (8082)\n"
+     "      booking    gRPC's bookings on GRPC_LISTEN, /api/bookings*; expiry, messages (8083)\n"
+     "      payment    the payment worker, messages; no surface (8084)\n"
+     "      gateway    no store of its own: passes requests on to the services (3000); SIGHUP reloads its backends.\n"
+     "                 See docs/gateway.md\n"},
     {"migrate", "up|down|status", run_migrate, 1, 1, "change the store's schema, or show it",
      "up applies what is missing; down takes back the newest migration, and is refused where it would drop "
      "records.\n"
@@ -141,13 +149,6 @@ static bool number(const char *text, int64_t least, int64_t *ret)
     return str_to_i64(str_c(text), ret) && *ret >= least;
 }
 
-static bool take_role(const char *v, struct options *o)
-{
-    o->gateway = strcmp(v, "gateway") == 0;
-    o->api = strcmp(v, "api") == 0;
-    return o->gateway || o->api || strcmp(v, "all") == 0;
-}
-
 /* 0: taken; 1: not an option of ours; 2: bad value. */
 static int take_option(char **argv, int argc, int *i, struct options *o)
 {
@@ -167,7 +168,7 @@ static int take_option(char **argv, int argc, int *i, struct options *o)
         o->csv = strcmp(v, "csv") == 0;
         return o->csv || strcmp(v, "ndjson") == 0 ? 0 : 2;
     } else if ((v = option_value(argv, argc, i, "--role")))
-        return take_role(v, o) ? 0 : 2;
+        return main_role_add(v, &o->roles) ? 0 : 2;
     else if ((v = option_value(argv, argc, i, "--after-seq")))
         return number(v, 0, &o->after_seq) ? 0 : 2;
     else if ((v = option_value(argv, argc, i, "--entries")))
@@ -204,6 +205,14 @@ static const struct command *find_command(const struct options *o, unsigned *ret
     return NULL;
 }
 
+static bool wants_json(int argc, char **argv)
+{
+    for (int i = 1; i + 1 < argc; i++)
+        if (strcmp(argv[i], "-o") == 0)
+            return strcmp(argv[i + 1], "json") == 0;
+    return false;
+}
+
 /* settings has room for argc. */
 static int run(int argc, char **argv, const char **settings)
 {
@@ -211,7 +220,7 @@ static int run(int argc, char **argv, const char **settings)
     size_t n_settings = 0;
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--version") == 0) {
-            main_print_version(i + 2 < argc && strcmp(argv[i + 1], "-o") == 0 && strcmp(argv[i + 2], "json") == 0);
+            main_print_version(wants_json(argc, argv));
             return EXIT_OK;
         }
         size_t width = conf_flag_width(argv[i]);
@@ -258,6 +267,11 @@ static int run(int argc, char **argv, const char **settings)
     memmove(o.words, o.words + used, operands * sizeof o.words[0]);
     o.n_words = operands;
 
+    if (!o.roles)
+        o.roles = ROLE_ALL;
+    if (o.roles & ROLE_GATEWAY && o.roles != ROLE_GATEWAY)
+        return usage("--role gateway is a process of its own", "");
+
     struct conf conf;
     char why[CONF_WHY_MAX];
     struct conf_input in = {settings, n_settings, (const char *const *)environ};
@@ -266,7 +280,9 @@ static int run(int argc, char **argv, const char **settings)
         fprintf(stderr, "payflow: %s\n", why);
         return EXIT_CONF;
     }
-    int code = c->run ? c->run(&conf, &o) : o.gateway ? run_gateway(&conf, &in) : run_serve(&conf, &in, !o.api);
+    int code = c->run                    ? c->run(&conf, &o)
+               : o.roles == ROLE_GATEWAY ? run_gateway(&conf, &in)
+                                         : run_serve(&conf, &in, o.roles);
     if (fflush(stdout) != 0 && code == EXIT_OK)
         code = EXIT_FAILED;
     conf_free(&conf);

@@ -13,17 +13,28 @@
 
 enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_CONF = CONF_EXIT };
 
+enum role {
+    ROLE_ALL = 1,
+    ROLE_API = 2,
+    ROLE_GATEWAY = 4,
+    ROLE_IDENTITY = 8,
+    ROLE_EVENT = 16,
+    ROLE_BOOKING = 32,
+    ROLE_PAYMENT = 64
+};
+
 /* What a command line says beside the settings. */
 struct options {
     const char *words[4]; /* command, subcommand, operands; for the command itself its operands alone */
     unsigned n_words;
-    bool json, csv, help, verify, write, api_key, gateway, api;
+    bool json, csv, help, verify, write, api_key;
+    unsigned roles; /* bits of enum role; 0: none was given */
     const char *username, *email, *password_file, *from, *to;
     int64_t after_seq, entries, group;
 };
 
-int run_serve(const struct conf *c, const struct conf_input *in, bool all); /* all: not --role api */
-int run_gateway(const struct conf *c, const struct conf_input *in);         /* serve --role gateway */
+int run_serve(const struct conf *c, const struct conf_input *in, unsigned roles); /* any but ROLE_GATEWAY; not none */
+int run_gateway(const struct conf *c, const struct conf_input *in);               /* serve --role gateway */
 int run_migrate(const struct conf *c, const struct options *o);
 int run_verify(const struct conf *c, const struct options *o);
 int run_replay(const struct conf *c, const struct options *o);
@@ -35,6 +46,20 @@ int run_create_admin(const struct conf *c, const struct options *o);
 int run_config_print(const struct conf *c, const struct options *o);
 int run_discovery(const struct conf *c, const struct options *o);
 int run_bench(const struct conf *c, const struct options *o);
+
+/* Adds the role of this name. false: there is none. */
+bool main_role_add(const char *name, unsigned *roles);
+/* An address beside LISTEN is served on: never; if a setting names it; by default too, unless it is taken; or else
+   serve does not start. */
+enum listen_duty { LISTEN_NEVER, LISTEN_IF_SET, LISTEN_UNLESS_TAKEN, LISTEN_NEEDED };
+/* What serve does in these roles together (roles.c). */
+struct duties {
+    uint16_t port;                  /* of HTTP, if no setting names one */
+    enum listen_duty gateway, grpc; /* GATEWAY_LISTEN, GRPC_LISTEN */
+    unsigned surfaces, jobs;        /* bits of enum api_surface, and 1 << enum app_lease */
+    bool documents, payments;
+};
+void main_duties(const struct conf *c, unsigned roles, struct duties *ret);
 
 /* The secret that signs tokens: the configured one, or in dev one kept in DIR/jwt.secret (made on first use, mode
    0600). false and one line in why; the result holds at most cap bytes. */

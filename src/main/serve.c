@@ -1,6 +1,7 @@
 /* payflow serve: everything, wired together; started and stopped in one place. */
 #include "main/main.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
@@ -23,6 +24,7 @@
 #include "http/http.h"
 #include "main/ticketing.h"
 #include "port/registry.h"
+#include "rpc/rpc.h"
 #include "worker/lease.h"
 #include "worker/scheduler.h"
 
@@ -41,6 +43,7 @@ struct server {
     struct app *app;
     struct api *api;
     struct http_server *http, *gateway; /* the same on both; gateway may be NULL */
+    struct rpc_server *rpc;             /* may be NULL */
     struct ticketing *ticketing;
     struct ticker *keeper, *scheduler;
     struct registry *registry; /* where this instance is registered; NULL: nowhere */
@@ -59,6 +62,25 @@ static void on_fatal(void *ctx)
     kill(getpid(), SIGTERM);
 }
 
+/* Makes the file with a secret, whole from the first moment: others that start now, over the same directory, read it
+   too. true: it is there, perhaps by one of them. */
+static bool keep_secret(const char *path)
+{
+    char own[4300], text[65];
+    uint8_t raw[32];
+    rand_bytes(raw, sizeof raw);
+    hex_encode(raw, sizeof raw, text);
+    snprintf(own, sizeof own, "%s.%ld", path, (long)getpid());
+    unlink(own);
+    int fd = open(own, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd < 0)
+        return false;
+    bool ok = write(fd, text, 64) == 64 && fsync(fd) == 0 && (link(own, path) == 0 || errno == EEXIST);
+    close(fd);
+    unlink(own);
+    return ok;
+}
+
 bool main_jwt_secret(const struct conf *c, char *out, size_t cap, size_t *ret_n, char why[256])
 {
     size_t n = strlen(c->jwt_secret);
@@ -69,25 +91,16 @@ bool main_jwt_secret(const struct conf *c, char *out, size_t cap, size_t *ret_n,
     }
     /* dev: one of our own making, kept so that tokens outlive a restart; with a store elsewhere, in a directory of its
        own making too */
-    char path[4200], text[65];
-    uint8_t raw[32];
+    char path[4200];
     if (c->postgres)
         mkdir(c->store_dir, 0700);
     snprintf(path, sizeof path, "%s/jwt.secret", c->store_dir);
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0 && keep_secret(path))
+        fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
     if (fd < 0) {
-        rand_bytes(raw, sizeof raw);
-        hex_encode(raw, sizeof raw, text);
-        fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
-        bool ok = fd >= 0 && write(fd, text, 64) == 64 && fsync(fd) == 0 && lseek(fd, 0, SEEK_SET) == 0;
-        if (!ok) {
-            if (fd >= 0) {
-                close(fd);
-                unlink(path);
-            }
-            snprintf(why, 256, "cannot keep a token secret in DATA_DIR: set JWT_SECRET");
-            return false;
-        }
+        snprintf(why, 256, "cannot keep a token secret in DATA_DIR: set JWT_SECRET");
+        return false;
     }
     ssize_t got = read(fd, out, cap);
     close(fd);
@@ -163,10 +176,11 @@ static struct cache *cache_tiers(const struct conf *c, struct str secret, struct
 }
 
 /* The second address. false: it was asked for, and is not to be had; why says so. */
-static bool start_gateway(struct server *s, const struct conf *c, struct http_config hc, bool all, char why[256])
+static bool start_gateway(struct server *s, const struct conf *c, struct http_config hc, enum listen_duty duty,
+                          char why[256])
 {
-    bool asked = c->values[CONF_GATEWAY_LISTEN].source != CONF_DEFAULT;
-    if (!c->gateway_host[0] || (!asked && !all))
+    bool asked = c->values[CONF_GATEWAY_LISTEN].source != CONF_DEFAULT || duty == LISTEN_NEEDED;
+    if (!c->gateway_host[0] || duty == LISTEN_NEVER || (!asked && duty == LISTEN_IF_SET))
         return true;
     hc.host = c->gateway_host;
     hc.port = c->gateway_port;
@@ -180,7 +194,34 @@ static bool start_gateway(struct server *s, const struct conf *c, struct http_co
     return s->gateway || !asked;
 }
 
-static int start(struct server *s, const struct conf *c, bool all)
+/* The address for gRPC, in the same way. */
+static bool start_rpc(struct server *s, const struct conf *c, const struct http_config *hc, enum listen_duty duty,
+                      char why[256])
+{
+    bool asked = c->values[CONF_GRPC_LISTEN].source != CONF_DEFAULT || duty == LISTEN_NEEDED;
+    struct rpc_config rc = {.host = c->grpc_host,
+                            .port = c->grpc_port,
+                            .threads = hc->threads,
+                            .max_connections = hc->max_connections,
+                            .tls_cert = hc->tls_cert,
+                            .tls_key = hc->tls_key,
+                            .ctx = s->api,
+                            .metrics = s->metrics,
+                            .clock = clock_system(),
+                            .access_log = true};
+    if (!c->grpc_host[0] || duty == LISTEN_NEVER || (!asked && duty == LISTEN_IF_SET))
+        return true;
+    api_rpc_methods(&rc);
+    s->rpc = rpc_server_start(&rc, why);
+    if (s->rpc)
+        log_msg(LOG_INFO, "listening", LOG_S("host", c->grpc_host), LOG_I("port", rpc_server_port(s->rpc)),
+                LOG_S("scheme", rc.tls_cert ? "grpcs" : "grpc"), LOG_S("setting", "GRPC_LISTEN"));
+    else if (!asked)
+        log_msg(LOG_WARN, "serving without the address for gRPC; GRPC_LISTEN names another, or off", LOG_S("why", why));
+    return s->rpc || !asked;
+}
+
+static int start(struct server *s, const struct conf *c, const struct duties *d)
 {
     char why[256] = "out of memory or threads";
     if (c->consul_http_addr[0] && main_registry_open(c, &s->registry, why) != PFE_OK) {
@@ -195,7 +236,7 @@ static int start(struct server *s, const struct conf *c, bool all)
         fail(why);
         return e == PFE_WRONG_STATE ? EXIT_CONF : EXIT_FAILED;
     }
-    e = main_ticketing_open(c, s->store, s->metrics, &s->ticketing, why);
+    e = main_ticketing_open(c, d, s->store, s->metrics, &s->ticketing, why);
     if (e != PFE_OK) {
         fail(why);
         return e == PFE_WRONG_STATE ? EXIT_CONF : EXIT_FAILED;
@@ -234,7 +275,9 @@ static int start(struct server *s, const struct conf *c, bool all)
                             .fallback = main_fallback(c),
                             .queue_capacity = (size_t)c->queue_capacity,
                             .group_max = (unsigned)c->group_max,
-                            .booking_hold_us = c->booking_hold * 1000000};
+                            .booking_lock_us = c->booking_lock * 1000,
+                            .booking_hold_us = c->booking_hold * 1000000,
+                            .jobs_elsewhere = ~d->jobs};
     struct app_deps ad = {.store = s->store,
                           .cache = s->cache,
                           .clock = clock_system(),
@@ -252,13 +295,16 @@ static int start(struct server *s, const struct conf *c, bool all)
                              .hashers = s->hashers,
                              .metrics = s->metrics,
                              .version = main_version(),
+                             .surfaces = d->surfaces,
+                             .trusted_proxies = c->trusted_proxies,
                              .draining = is_draining,
                              .ctx = s};
     s->api = api_new(&apc);
     if (!s->api)
         return fail(why);
+    bool port_set = c->values[CONF_PORT].source != CONF_DEFAULT || conf_listen_has_port(c);
     struct http_config hc = {.host = c->listen_host,
-                             .port = c->listen_port,
+                             .port = port_set ? c->listen_port : d->port,
                              .threads = (unsigned)c->http_threads,
                              .max_connections = connections_within(c->max_connections),
                              .idle_timeout_s = (unsigned)c->idle_timeout,
@@ -273,13 +319,17 @@ static int start(struct server *s, const struct conf *c, bool all)
                              .clock = clock_system(),
                              .access_log = true};
     hc.routes = api_routes(s->api, &hc.n_routes);
-    if (!start_gateway(s, c, hc, all, why))
+    if (!start_gateway(s, c, hc, d->gateway, why))
         return fail(why);
+    if (!start_rpc(s, c, &hc, d->grpc, why)) {
+        fail(why);
+        return EXIT_CONF;
+    }
     s->http = http_server_start(&hc, why);
     if (!s->http)
         return fail(why);
     s->keeper = lease_keeper_start(s->app);
-    s->scheduler = scheduler_start(s->app);
+    s->scheduler = scheduler_start(s->app); /* does what it has the leases for */
     if (!s->keeper || !s->scheduler || !main_ticketing_start(s->ticketing, s->app))
         return fail("out of memory or threads");
     log_msg(LOG_INFO, "listening", LOG_S("host", c->listen_host), LOG_I("port", http_server_port(s->http)),
@@ -287,6 +337,8 @@ static int start(struct server *s, const struct conf *c, bool all)
     main_registry_announce(c, s->registry, c->listen_host, http_server_port(s->http));
     if (s->gateway)
         main_registry_announce(c, s->registry, c->gateway_host, http_server_port(s->gateway));
+    if (s->rpc)
+        main_registry_announce(c, s->registry, c->grpc_host, rpc_server_port(s->rpc));
     return EXIT_OK;
 }
 
@@ -301,6 +353,13 @@ static void stop_jobs(struct server *s)
     s->scheduler = s->keeper = NULL;
 }
 
+/* Of the time until then, ms. */
+static unsigned left_ms(int64_t until_us)
+{
+    int64_t left = (until_us - clock_mono(clock_system())) / 1000;
+    return left > 0 ? (unsigned)left : 0;
+}
+
 static void stop(struct server *s, unsigned wait_ms)
 {
     stop_jobs(s);
@@ -308,12 +367,15 @@ static void stop(struct server *s, unsigned wait_ms)
         http_server_drain(s->gateway);
     if (s->http)
         http_server_drain(s->http);
+    if (s->rpc)
+        rpc_server_drain(s->rpc);
     int64_t until = clock_mono(clock_system()) + (int64_t)wait_ms * 1000;
     if (s->gateway)
         http_server_stop(s->gateway, wait_ms);
-    int64_t left = (until - clock_mono(clock_system())) / 1000;
+    if (s->rpc)
+        rpc_server_stop(s->rpc, left_ms(until));
     if (s->http)
-        http_server_stop(s->http, left > 0 ? (unsigned)left : 0);
+        http_server_stop(s->http, left_ms(until));
     pool_free(s->workers);
     pool_free(s->hashers);
     app_free(s->app);
@@ -350,6 +412,16 @@ static void say_ignored(void *ctx, const char *name, size_t n)
             LOG_STR("setting", ((struct str){name, n})));
 }
 
+/* Who asks for one of the services sees it as soon as who asks for readiness. */
+static void say_not_serving(struct rpc_server *s)
+{
+    struct rpc_config c = {0};
+    api_rpc_methods(&c);
+    rpc_health_set(s, "", false);
+    for (size_t i = 0; i < c.n_methods; i++)
+        rpc_health_set(s, c.methods[i].service, false);
+}
+
 static void wait_for_end(struct server *s, struct conf *c, const struct conf_input *in, const sigset_t *signals)
 {
     for (;;) {
@@ -360,6 +432,8 @@ static void wait_for_end(struct server *s, struct conf *c, const struct conf_inp
             continue;
         }
         s->draining = true;
+        if (s->rpc)
+            say_not_serving(s->rpc);
         log_msg(LOG_INFO, s->fatal ? "stopping after a fatal error" : "draining", LOG_I("signal", sig));
         stop_jobs(s);
         if (sig == SIGTERM && !s->fatal) { /* a second signal ends the wait */
@@ -370,8 +444,9 @@ static void wait_for_end(struct server *s, struct conf *c, const struct conf_inp
     }
 }
 
-int run_serve(const struct conf *c, const struct conf_input *in, bool all)
+int run_serve(const struct conf *c, const struct conf_input *in, unsigned roles)
 {
+    struct duties duties;
     char why[CONF_WHY_MAX];
     if (conf_check_serve(c, why) != PFE_OK || !money_by_code(str_c(c->default_currency))) {
         fprintf(stderr, "payflow: %s\n",
@@ -397,7 +472,8 @@ int run_serve(const struct conf *c, const struct conf_input *in, bool all)
     struct server s = {0};
     log_open(STDERR_FILENO, c->log_level);
     conf_ignored(in, say_ignored, NULL);
-    int code = start(&s, c, all);
+    main_duties(c, roles, &duties);
+    int code = start(&s, c, &duties);
     if (code == EXIT_OK) {
         wait_for_end(&s, &running, in, &signals);
         if (s.fatal)

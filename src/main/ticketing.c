@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 
+#include "app/lease.h"
 #include "app/payments.h"
 #include "base/log.h"
 #include "bus/local/local.h"
@@ -18,6 +19,7 @@ struct ticketing {
     bool guarded; /* they have a server of their own, behind documents/guard */
     struct ticker *look;
     struct bus *bus;
+    bool pays, relays;
     struct payments *payments;
     struct relay *relay;
 };
@@ -53,17 +55,19 @@ static enum pf_err open_bus(struct ticketing *t, const struct conf *c, char why[
     return bus_rabbit_open(&o, &t->bus, why);
 }
 
-enum pf_err main_ticketing_open(const struct conf *c, struct store *s, struct metrics *m, struct ticketing **ret,
-                                char why[256])
+enum pf_err main_ticketing_open(const struct conf *c, const struct duties *d, struct store *s, struct metrics *m,
+                                struct ticketing **ret, char why[256])
 {
     struct ticketing *t = calloc(1, sizeof *t);
     if (!t)
         return PFE_NOMEM;
     *ret = t;
-    enum pf_err e = open_documents(t, c, s, why);
-    if (e == PFE_OK)
+    t->pays = d->payments;
+    t->relays = d->jobs & 1u << APP_LEASE_RELAY;
+    enum pf_err e = d->documents ? open_documents(t, c, s, why) : PFE_OK;
+    if (e == PFE_OK && (t->pays || t->relays))
         e = open_bus(t, c, why);
-    if (e == PFE_OK)
+    if (e == PFE_OK && t->bus)
         main_bus_gauges(m, t->bus);
     return e;
 }
@@ -83,19 +87,23 @@ bool main_ticketing_start(struct ticketing *t, struct app *a)
     t->look = t->guarded ? ticker_start("documents", documents_guard_look, t->documents) : NULL;
     if (t->guarded && !t->look)
         return false;
-    t->payments = payments_start(a, t->bus);
-    t->relay = t->payments ? relay_start(a, t->bus) : NULL;
-    return t->relay != NULL;
+    t->payments = t->pays ? payments_start(a, t->bus) : NULL;
+    if (t->pays && !t->payments)
+        return false;
+    t->relay = t->relays ? relay_start(a, t->bus) : NULL;
+    return t->relay || !t->relays;
 }
 
 void main_ticketing_stop(struct ticketing *t)
 {
-    if (!t || !t->bus)
+    if (!t)
         return;
-    bus_quiesce(t->bus);
+    if (t->bus)
+        bus_quiesce(t->bus);
     payments_stop(t->payments);
     relay_stop(t->relay); /* its publish has nothing left to wait for */
     ticker_stop(t->look);
+    t->look = NULL;
 }
 
 void main_ticketing_close(struct ticketing *t)

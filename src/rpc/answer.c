@@ -109,7 +109,7 @@ static void log_access(const struct call *c, enum rpc_code code, int64_t us)
     log_write(LOG_INFO, "call", f);
 }
 
-void observe(struct call *c, enum rpc_code code)
+void call_observe(struct call *c, enum rpc_code code)
 {
     const struct rpc_server *s = c->io->server;
     if ((unsigned)code >= RPC_CODES)
@@ -131,7 +131,7 @@ static bool begin(struct call *c, enum rpc_code code)
         return false;
     c->answered = true;
     c->code = code;
-    observe(c, code);
+    call_observe(c, code);
     if (c->conn)
         link_touch(&c->conn->link);
     return c->stream != 0;

@@ -472,7 +472,7 @@ bool call_stream_gone(struct call *c)
     loop_timer_clear(&c->io->loop, &c->timer);
     if (!c->answered) { /* reset by the client, or with its connection */
         c->answered = true;
-        observe(c, RPC_CANCELLED);
+        call_observe(c, RPC_CANCELLED);
     }
     if (c->route && c->route->over && c->started)
         c->route->over(c);

@@ -209,7 +209,7 @@ void answer_finish(struct call *c, enum rpc_code code, struct str text);
 /* The status only, touching nothing that another thread may have in hand. */
 void answer_bare(struct call *c, enum rpc_code code, const char *text);
 bool answer_trailers(struct call *c); /* false: no memory */
-void observe(struct call *c, enum rpc_code code);
+void call_observe(struct call *c, enum rpc_code code);
 
 /* Health's and reflection's own. */
 extern const struct rpc_files rpc_files;

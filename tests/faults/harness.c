@@ -171,9 +171,17 @@ int __wrap_sigwait(const sigset_t *set, int *sig)
 static void *serve(void *arg)
 {
     (void)arg;
-    static const char *const env[] = {
-        "BCRYPT_COST=4",       "HTTP_THREADS=1",   "WORKER_THREADS=1", "HASH_THREADS=1",     "LISTEN=127.0.0.1:0",
-        "MAX_CONNECTIONS=100", "FLUSH_ENTRIES=64", "LOG_LEVEL=info",   "GATEWAY_LISTEN=off", NULL};
+    static const char *const env[] = {"BCRYPT_COST=4",
+                                      "HTTP_THREADS=1",
+                                      "WORKER_THREADS=1",
+                                      "HASH_THREADS=1",
+                                      "LISTEN=127.0.0.1:0",
+                                      "MAX_CONNECTIONS=100",
+                                      "FLUSH_ENTRIES=64",
+                                      "LOG_LEVEL=info",
+                                      "GATEWAY_LISTEN=off",
+                                      "GRPC_LISTEN=off",
+                                      NULL};
     char data[600];
     snprintf(data, sizeof data, "--data-dir=%s", serve_dir);
     const char *args[] = {data};
@@ -182,7 +190,7 @@ static void *serve(void *arg)
     char why[CONF_WHY_MAX];
     code = EXIT_CONF;
     if (conf_load(&in, &c, why) == PFE_OK) {
-        code = run_serve(&c, &in, true);
+        code = run_serve(&c, &in, ROLE_ALL);
         conf_free(&c);
     }
     ended = true;

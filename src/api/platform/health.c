@@ -13,6 +13,15 @@ static void part(struct jw *w, const char *name, const char *status)
     jw_kz(w, "status", status);
 }
 
+/* One that a check stands behind. */
+static void checked(struct jw *w, const char *name, const struct app_part *p)
+{
+    part(w, name, app_health_name(p->state));
+    jw_ktime(w, "timestamp", p->at_us);
+    jw_key(w, "details");
+    jw_raw(w, str_c(p->details));
+}
+
 static void write_connections(struct jw *w, const struct store_pool *p)
 {
     jw_kbool(w, "reachable", p->reachable);
@@ -56,6 +65,13 @@ static void write_balancer(struct jw *w, const struct store_cluster *c)
     if (c && c->n > 0) {
         jw_kz(w, "algorithm", c->algorithm);
         jw_kuint(w, "primary_reads", c->primary_reads);
+        jw_key(w, "health_check");
+        jw_obj(w);
+        jw_kint(w, "interval_ms", c->checks.interval_us / 1000);
+        jw_kint(w, "timeout_ms", c->checks.timeout_us / 1000);
+        jw_kuint(w, "healthy_threshold", c->checks.healthy_threshold);
+        jw_kuint(w, "unhealthy_threshold", c->checks.unhealthy_threshold);
+        jw_end_obj(w);
         jw_key(w, "backends");
         jw_arr(w);
         for (unsigned i = 0; i < c->n; i++) {
@@ -81,11 +97,15 @@ static void write_balancer(struct jw *w, const struct store_cluster *c)
 static void write_tickets(struct jw *w, const struct app_health *h)
 {
     const struct bus_stats *b = &h->messages;
-    part(w, "documents", app_health_name(h->documents));
-    jw_kz(w, "engine", h->documents_engine);
-    jw_end_obj(w);
-    part(w, "bus", app_health_name(h->bus));
-    jw_kz(w, "engine", b->engine ? b->engine : "");
+    if (h->documents_engine[0]) { /* not every role has them */
+        checked(w, "documents", &h->parts[APP_CHECK_DOCUMENTS]);
+        jw_kz(w, "engine", h->documents_engine);
+        jw_end_obj(w);
+    }
+    if (!b->engine)
+        return;
+    checked(w, "bus", &h->parts[APP_CHECK_BUS]);
+    jw_kz(w, "engine", b->engine);
     jw_kuint(w, "published", b->published);
     jw_kuint(w, "taken", b->taken);
     jw_kuint(w, "refused", b->refused);
@@ -125,7 +145,7 @@ static void write_services(struct api_call *c, struct jw *w, const struct app_he
     pool_stats(c->api->cfg.hashers, &ps[1]);
     jw_key(w, "services");
     jw_obj(w);
-    part(w, "database", app_health_name(h->database));
+    checked(w, "database", &h->parts[APP_CHECK_DATABASE]);
     jw_kz(w, "engine", h->store.engine);
     jw_kint(w, "schema", h->store.schema);
     jw_kbool(w, "writable", h->store.writable);
@@ -134,14 +154,14 @@ static void write_services(struct api_call *c, struct jw *w, const struct app_he
     jw_kint(w, "database_bytes", h->store.db_bytes);
     jw_kint(w, "wal_bytes", h->store.wal_bytes);
     jw_end_obj(w);
-    part(w, "ledger_writer", app_health_name(h->writer));
+    checked(w, "ledger_writer", &h->parts[APP_CHECK_WRITER]);
     jw_kuint(w, "queued", ws.queued);
     jw_kuint(w, "capacity", ws.capacity);
     jw_kuint(w, "groups", ws.groups);
     jw_kuint(w, "entries", ws.entries);
     jw_kint(w, "last_commit_us", ws.last_commit_us);
     jw_end_obj(w);
-    part(w, "cache", app_health_name(h->cache));
+    checked(w, "cache", &h->parts[APP_CHECK_CACHE]);
     api_cache_stats_write(c, w);
     jw_end_obj(w);
     const bool shared = app_cluster(c->app, &cluster);
@@ -181,7 +201,7 @@ static enum api_step answer(struct api_call *c, bool draining, bool services)
     if (app_health_blocks(c->app) && !c->may_block)
         return API_BLOCK;
     app_health(c->app, &h);
-    bool down = h.state == HEALTH_DOWN || draining;
+    bool down = h.state == APP_DOWN || draining;
     struct jw w = api_out(c);
     jw_obj(&w);
     jw_kz(&w, "status", down ? "DOWN" : app_health_name(h.state));

@@ -68,6 +68,16 @@ static void render(struct api_call *c)
     write_booking(&w, &c->job.booking->b);
 }
 
+static enum api_step decide(struct api_call *c, struct booking *b)
+{
+    c->job.kind = JOB_BOOKINGS;
+    c->job.booking = b;
+    c->job.n_bookings = 1;
+    c->refused = refused;
+    c->render = render;
+    return api_ledger(c);
+}
+
 enum api_step ticketing_booking_create(struct api_call *c)
 {
     const struct api_value *v = c->body;
@@ -85,12 +95,7 @@ enum api_step ticketing_booking_create(struct api_call *c)
     memcpy(b->uuid, event.b, sizeof b->uuid);
     b->op = BOOKING_HOLD;
     b->count = v[2].i;
-    c->job.kind = JOB_BOOKINGS;
-    c->job.booking = b;
-    c->job.n_bookings = 1;
-    c->refused = refused;
-    c->render = render;
-    return api_ledger(c);
+    return decide(c, b);
 }
 
 enum api_step ticketing_booking_get(struct api_call *c)
@@ -108,12 +113,15 @@ enum api_step ticketing_booking_get(struct api_call *c)
 enum api_step ticketing_booking_cancel(struct api_call *c)
 {
     uint8_t id[16];
-    struct ticket_booking b;
+    struct booking *b = arena_alloc(&c->r->arena, sizeof *b);
+    enum api_step step;
+    if (!b)
+        return api_fail(c, PFE_NOMEM, "");
     if (!ticketing_id(c, id, no_booking))
         return API_DONE;
-    if (app_booking_cancel(c->app, &c->caller.who, id, &b, &c->p) != PFE_OK)
-        return API_DONE;
-    return show(c, &b);
+    if (api_failed(c, app_booking_may_cancel(c->app, &c->caller.who, id, b), no_booking, &step))
+        return step;
+    return decide(c, b);
 }
 
 enum api_step ticketing_booking_list(struct api_call *c)

@@ -203,6 +203,8 @@ static bool read_fields(struct api_call *c, struct documents_field out[DOCUMENTS
         bool ok = str_copy(shown, sizeof shown, name) && name.n > 0 && strspn(shown, letters) == name.n;
         if (!ok)
             return bad(c, "", "name", "names of members have 1 to 64 letters, digits, _ and -");
+        if (ours(name, true))
+            return bad(c, shown, "name", "is the server's own member: events are not looked for by it");
         if (text.n > DOCUMENTS_FIELD_TEXT_MAX)
             return bad(c, shown, "length", "must be at most 256 bytes");
         if (*ret_n == DOCUMENTS_FIELDS_MAX)

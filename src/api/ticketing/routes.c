@@ -5,7 +5,8 @@ static const struct api_field nothing[] = {{0}};
 static const struct api_field user_new[] = {
     {"email", F_EMAIL, true, 1, 254, NULL, "Email address."},
     {"password", F_PASSWORD, true, 1, 72, NULL, "At least 8 characters (3 in dev), at most 72 bytes."},
-    {"username", F_USERNAME, false, 1, 64, NULL, "1 to 64 bytes without white space; made of the email if absent."},
+    {"username", F_USERNAME, false, 1, 64, NULL,
+     "1 to 64 bytes: letters, digits and . _ @ + -; made of the email if absent."},
     {0},
 };
 static const struct api_field login[] = {
@@ -70,7 +71,7 @@ const struct api_route api_ticketing_routes[] = {
      "cancelEvent", "Ticketing", "Take an event off sale", "Event", 200, false},
 
     {HTTP_POST, "/api/bookings", {RIGHT_OWNER, true}, "handler", EXEC_INLINE, KEY_IN_LEDGER, 0, booking_new, NULL, ticketing_booking_create,
-     "createBooking", "Ticketing", "Hold tickets; payment decides later", "Booking", 201, false},
+     "createBooking", "Ticketing", "Hold tickets; payment decides later", "Booking", 201, false, 0, NULL, true},
     {HTTP_GET, "/api/bookings", {RIGHT_OWNER, false}, "handler", EXEC_POOL, NO_KEY, 0, NULL, booking_query, ticketing_booking_list,
      "listBookings", "Ticketing", "Bookings of one buyer, newest first", "BookingList", 200, false},
     {HTTP_GET, "/api/bookings/{id}", PUBLIC, NULL, EXEC_POOL, NO_KEY, 0, NULL, NULL, ticketing_booking_get,

@@ -4,7 +4,6 @@ import contextlib
 import os
 import re
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -113,9 +112,3 @@ def eventually(check, timeout=15.0):
         assert time.monotonic() < end, "did not come true in time"
         time.sleep(0.02)
     return value
-
-
-def connect(server):
-    s = socket.create_connection(("127.0.0.1", server.port), timeout=15)
-    s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return s
