@@ -59,6 +59,7 @@ def environment(**extra):
         "JWT_SECRET": SECRET,
         "LOG_LEVEL": "info",
         "GATEWAY_LISTEN": "off",
+        "GRPC_LISTEN": "off",
     }
     for name in ("ASAN_OPTIONS", "UBSAN_OPTIONS", "TSAN_OPTIONS"):
         if name in os.environ:

@@ -215,11 +215,16 @@ def test_settings_of_the_file_reach_the_parts(tmp_path, fresh):
     try:
         (tmp_path / "p.yaml").write_text(
             "resilience4j: {circuitbreaker: {instances: {database: {waitDurationInOpenState: 60s}}}}\n"
-            "fallback: {shouldCache: false, defaultResponse: '{\"data\":[]}'}\n")
-        s = fresh(env=cluster.env(), args=("--config", str(tmp_path / "p.yaml")))
+            "fallback: {shouldCache: false, defaultResponse: '{\"data\":[]}'}\n"
+            "load_balancer: {health_check: {interval: 2s, timeout: 300ms, unhealthy_threshold: 3}}\n")
+        env = cluster.env()  # a replica that is none yet: its checks are what is looked at
+        env |= {"DB_READ_HOST_1": "127.0.0.1", "DB_READ_PORT_1": "1"}
+        s = fresh(env=env, args=("--config", str(tmp_path / "p.yaml")))
         a = new_user(s, fund="1.00")
         path = f"/api/transactions?user_id={a.id}"
         assert a.api.get(path).status_code == 200
+        assert a.api.get("/health").json()["services"]["load_balancer"]["health_check"] == {
+            "interval_ms": 2000, "timeout_ms": 300, "healthy_threshold": 1, "unhealthy_threshold": 3}
         cluster.kill9()
         breaker = lambda: a.api.get("/api/v1/metrics/circuit-breakers").json()["circuit_breakers"]["database"]["state"]
         until(lambda: breaker() == "open")

@@ -102,7 +102,12 @@ def test_create_get_cancel(gateway, service):
     assert r.status_code == 200 and r.json()["status"] == "CANCELLED"
     assert [c[0] for c in service.calls] == ["CreateBooking", "GetBooking", "CancelBooking"]
     assert gateway.anon.post("/api/bookings", json=BODY | {"user_id": 7, "event_id": 8}).status_code == 201
-    assert service.calls[-1][1].user_id == "7"
+    assert service.calls[-1][1].user_id == "7" and service.calls[-1][1].user_number
+    assert gateway.anon.post("/api/bookings", json=BODY | {"user_id": "7"}).status_code == 201
+    assert not service.calls[-1][1].user_number
+    for guest, user_id in (False, 7), (True, "7"):  # a user's number is a number, whatever a guest's name looks like
+        service.act = lambda name, q, context, guest=guest: M["Booking"](booking_id="b", user_id="7", guest=guest)
+        assert gateway.anon.get("/api/bookings/b").json()["user_id"] == user_id
 
 
 @pytest.mark.parametrize("change, field", [

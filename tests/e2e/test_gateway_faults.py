@@ -704,7 +704,7 @@ def test_defaults(tmp_path):
     g.start()
     try:
         urls = {grp: list(g.backends(grp).values())[0]["url"] for grp in ("api", "identity", "event", "booking")}
-        assert urls == {"api": "http://127.0.0.1:8080", "identity": "http://127.0.0.1:8080",
+        assert urls == {"api": "http://127.0.0.1:8080", "identity": "http://127.0.0.1:8081",
                         "event": "http://127.0.0.1:8082", "booking": "http://127.0.0.1:50051"}
     finally:
         assert g.stop() == 0

@@ -63,6 +63,8 @@ def test_health_services(dev):
     assert {"database", "cache", "connection_manager", "load_balancer", "fallback_manager",
             "circuit_breakers"} <= set(services)
     assert services["database"]["status"] == "UP"
+    for name in ("database", "ledger_writer", "cache", "documents", "bus"):  # those with a check behind them
+        assert RFC3339.match(services[name]["timestamp"]) and services[name]["details"] == {}, services[name]
 
 
 def test_metrics_parse(dev):

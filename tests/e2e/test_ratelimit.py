@@ -122,3 +122,42 @@ def test_refused_credentials_count_against_their_address(fresh):
     assert 1 <= int(guesses[-1].headers["retry-after"]) <= 60
     assert u.api.get(f"/api/users/{u.id}").status_code == 200
     assert s.anon.get("/health/live").status_code == 200
+
+
+def test_what_is_refused_counts_too(fresh):
+    """Whatever is wrong with a request, it had to be looked at."""
+    s = fresh(env={"RATE_LIMIT": "16"})
+    hows = (lambda c: c.post("/api/transactions/deposit", json={"user_id": 2}),
+            lambda c: c.post("/api/transactions/deposit", content=b"{", headers={"Content-Type": "application/json"}),
+            lambda c: c.get("/api/users/1"),
+            lambda c: c.get("/api/v1/admin/audit"),
+            lambda c: c.get("/api/users/nobody"))
+    for how, u in [(how, new_user(s)) for how in hows]:
+        codes = [how(u.bank if how is hows[-1] else u.api).status_code for _ in range(24)]
+        assert codes[0] in (400, 403, 404, 422) and codes[-4:] == [429] * 4 and codes.count(429) in range(6, 10), codes
+
+
+def test_the_anonymous_do_not_use_up_what_others_have(fresh):
+    s = fresh(env={"RATE_LIMIT": "20"})
+    u = new_user(s)
+    assert u.key, "which was not seen at this server yet"
+    codes = [s.anon.get("/api/events").status_code for _ in range(30)]
+    assert codes[-1] == 429
+    assert u.api.get(f"/api/users/{u.id}").status_code == 200
+
+
+def test_public_routes_do_not_mind_a_bad_credential(fresh):
+    """Who logs in again may still send the token that has expired; what anybody may see needs none."""
+    s = fresh(env={"RATE_LIMIT": "60"})
+    u = new_user(s)
+    refresh = u.tokens["refresh_token"]
+    for stale in ({"Authorization": "Bearer x.y.z"}, {"Authorization": "Basic eDp5"}, {"X-API-Key": "pf_" + "0" * 43}):
+        for path in ("/healthz", "/health/ready", "/metrics", "/api/v1/ping", "/docs"):
+            assert s.anon.get(path, headers=stale).status_code == 200, (path, stale)
+        assert s.anon.get("/api/events", headers=stale).status_code == 200
+        r = s.anon.post("/api/v1/auth/refresh", json={"refresh_token": refresh}, headers=stale)
+        refresh = ok(r)["refresh_token"]
+        problem(s.anon.get(f"/api/users/{u.id}", headers=stale), 401, "invalid-credentials")
+    assert s.anon.post("/api/v1/auth/login", json={"email": u.email, "password": PASSWORD}, headers=stale).status_code == 200
+    problem(s.anon.post("/api/users", json={"username": "x1", "email": "x1@example.com", "password": PASSWORD, "role": "admin"},
+                        headers=stale), 403, "forbidden")

@@ -56,6 +56,8 @@ def test_reads_go_on_without_the_primary(pair, fresh):
         time.sleep(1.5)
 
     for stop, start in ((primary.kill9, primary.start), (primary.freeze, primary.thaw)):
+        unseen = new_user(s, fund="1.00")
+        assert unseen.key and unseen.jwt, "neither of which was used yet"
         last = listed()
         caught_up()
         stop()
@@ -63,6 +65,10 @@ def test_reads_go_on_without_the_primary(pair, fresh):
         time.sleep(1)
         r = a.api.get(path)
         assert r.status_code == 200 and int(r.headers["age"]) >= 1 and r.json()["data"][0]["id"] == last
+        for who, its in ((unseen.api, f"/api/balances?user_id={unseen.id}"), (unseen.bank, "/api/v1/balances/current")):
+            r = who.get(its)
+            assert r.status_code == 200 and r.headers.get("x-payflow-stale") == "true", "its credential is on the replica too"
+        harness.problem(s.anon.get(path, headers={"X-API-Key": "pf_" + "0" * 43}), 401, "invalid-credentials")
         t0 = time.monotonic()
         r = transfer()
         assert r.status_code == 503 and "retry-after" in r.headers and time.monotonic() - t0 < 0.5, r.text
