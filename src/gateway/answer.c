@@ -159,6 +159,9 @@ void answer_ready(struct http_req *r)
     } else if (not_to_be_had(x)) {
         refuse(r, x);
     } else if (x->end == END_ANSWER && x->refusal) {
+        struct http_pair p;
+        for (const char *at = x->head.p, *end = x->head.p + x->head.n; next_pair(&at, end, &p);)
+            http_set_header(r, p.name.p, p.value); /* a NUL is behind the name */
         http_reply_problem(r, x->refusal);
     } else if (x->end == END_ANSWER) {
         relay(r, x);

@@ -166,6 +166,24 @@ static void take_fields(struct exchange *x, struct str said)
         str_copy(x->refusal->detail, sizeof x->refusal->detail, detail->s);
 }
 
+/* What the service says beside an answer. */
+static const struct {
+    const char *trailer, *header;
+} told[] = {{"idempotency-replayed", "Idempotency-Replayed"},
+            {"x-payflow-stale", "X-PayFlow-Stale"},
+            {"age", "Age"},
+            {"ratelimit", "RateLimit"},
+            {"ratelimit-policy", "RateLimit-Policy"}};
+
+static void pass_on(struct exchange *x, const struct rpc_result *r)
+{
+    for (unsigned i = 0; i < sizeof told / sizeof *told; i++) {
+        struct str v = rpc_result_metadata(r, told[i].trailer);
+        if (v.n)
+            add_head(x, told[i].header, v);
+    }
+}
+
 static enum exchange_end refused(struct exchange *x, const struct rpc_result *r)
 {
     static const char prefix[] = "/problems/";
@@ -185,17 +203,9 @@ static enum exchange_end refused(struct exchange *x, const struct rpc_result *r)
         x->retry_after_us = (int64_t)seconds * 1000000;
     }
     x->status = err_info(x->refusal->code)->http;
-    return END_ANSWER;
+    pass_on(x, r);
+    return x->head.failed ? END_NOMEM : END_ANSWER;
 }
-
-/* What the service says beside an answer. */
-static const struct {
-    const char *trailer, *header;
-} told[] = {{"idempotency-replayed", "Idempotency-Replayed"},
-            {"x-payflow-stale", "X-PayFlow-Stale"},
-            {"age", "Age"},
-            {"ratelimit", "RateLimit"},
-            {"ratelimit-policy", "RateLimit-Policy"}};
 
 static enum exchange_end judged(struct exchange *x, const struct rpc_result *r)
 {
@@ -203,11 +213,7 @@ static enum exchange_end judged(struct exchange *x, const struct rpc_result *r)
         const struct ask *ask = x->ask;
         x->status = ask->kind == ASK_CREATE ? 201 : 200;
         add_head(x, "Content-Type", str_c(http_json));
-        for (unsigned i = 0; i < sizeof told / sizeof *told; i++) {
-            struct str v = rpc_result_metadata(r, told[i].trailer);
-            if (v.n)
-                add_head(x, told[i].header, v);
-        }
+        pass_on(x, r);
         write_booking(&x->body_in, (const Booking__V1__Booking *)r->answer);
         return x->head.failed || x->body_in.failed ? END_NOMEM : END_ANSWER;
     }
@@ -357,6 +363,10 @@ static bool take_create(struct exchange *x, struct ask *ask, struct http_req *r,
         p->code = PFE_MEDIA_TYPE;
         return false;
     }
+    if (!key.n && http_header_count(r, "idempotency-key")) {
+        problem_set(p, PFE_BAD_HEADER, "Idempotency-Key is empty.");
+        return false;
+    }
     p->code = json_parse(&r->arena, r->body, &body, p);
     if (p->code != PFE_OK)
         return false;
@@ -386,11 +396,15 @@ static bool take_create(struct exchange *x, struct ask *ask, struct http_req *r,
     return p->code == PFE_OK;
 }
 
-static void take_metadata(struct exchange *x, struct ask *ask, const struct http_req *r)
+static bool take_metadata(struct exchange *x, struct ask *ask, const struct http_req *r, struct problem *p)
 {
     static const char *const names[] = {"authorization", "x-api-key", "idempotency-key"};
     for (unsigned i = 0; i < sizeof names / sizeof *names; i++) {
         struct str v = http_header(r, names[i]);
+        if (http_header_count(r, names[i]) > 1) {
+            problem_set(p, PFE_BAD_HEADER, "%s must be sent once.", names[i]);
+            return false;
+        }
         if (v.n)
             ask->metadata[ask->n_metadata++] = (struct rpc_entry){names[i], arena_strdup(&x->arena, v)};
     }
@@ -400,6 +414,7 @@ static void take_metadata(struct exchange *x, struct ask *ask, const struct http
         if (ours[i].value.n)
             ask->metadata[ask->n_metadata++] = (struct rpc_entry){ours[i].name, arena_strdup(&x->arena, ours[i].value)};
     }
+    return true;
 }
 
 bool bookings_take(struct exchange *x, struct http_req *r, struct str path, struct problem *p)
@@ -412,7 +427,8 @@ bool bookings_take(struct exchange *x, struct http_req *r, struct str path, stru
         return false;
     }
     x->ask = ask;
-    take_metadata(x, ask, r);
+    if (!take_metadata(x, ask, r, p))
+        return false;
     if (id.n == 0)
         return take_create(x, ask, r, p);
     ask->kind = r->method == HTTP_DELETE ? ASK_CANCEL : ASK_GET;

@@ -72,9 +72,9 @@ struct http_io {
     struct MHD_Daemon *daemon;
     pthread_t thread;
     bool started;
-    bool resumed;       /* a connection by its own thread, since the last http_io_run */
-    atomic_uint wakers; /* other threads in server_resume */
-    int listen_fd;      /* its own descriptor of the one socket; MHD closes it */
+    atomic_bool resumed; /* a connection, since the last http_io_run */
+    atomic_uint wakers;  /* other threads in server_resume */
+    int listen_fd;       /* its own descriptor of the one socket; MHD closes it */
 };
 
 /* The thread that owns the counter is the only one to write it, so no locked instruction is needed. */

@@ -68,6 +68,7 @@ void server_resume(struct http_io *io, struct MHD_Connection *conn)
     /* MHD has nothing to wake a thread with that is not its own. The stop waits for us. */
     atomic_fetch_add(&io->wakers, 1);
     MHD_resume_connection(conn);
+    io->resumed = true; /* the pulse may be seen before MHD looks at who is resumed */
     (void)eventfd_write(atomic_load(&io->pulse), 1);
     atomic_fetch_sub(&io->wakers, 1);
 }

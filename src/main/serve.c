@@ -119,8 +119,9 @@ static int fail(const char *why)
     return EXIT_FAILED;
 }
 
-/* Raises the limit of open files as far as it goes; how many connections there can be within it. */
-static unsigned connections_within(int64_t wanted)
+/* Raises the limit of open files as far as it goes; how many connections each of so many addresses can have within it.
+ */
+static unsigned connections_within(int64_t wanted, unsigned addresses)
 {
     struct rlimit files;
     if (getrlimit(RLIMIT_NOFILE, &files) != 0)
@@ -130,6 +131,7 @@ static unsigned connections_within(int64_t wanted)
     if (setrlimit(RLIMIT_NOFILE, &files) != 0)
         files.rlim_cur = before;
     rlim_t room = files.rlim_cur > 2 * FILES_KEPT ? files.rlim_cur - FILES_KEPT : files.rlim_cur / 2;
+    room /= addresses;
     if (files.rlim_cur == RLIM_INFINITY || (rlim_t)wanted <= room)
         return (unsigned)wanted;
     log_msg(LOG_WARN, "MAX_CONNECTIONS is more than the limit of open files allows (ulimit -Hn)",
@@ -303,10 +305,11 @@ static int start(struct server *s, const struct conf *c, const struct duties *d)
     if (!s->api)
         return fail(why);
     bool port_set = c->values[CONF_PORT].source != CONF_DEFAULT || conf_listen_has_port(c);
+    unsigned addresses = 1u + (c->gateway_host[0] ? 1u : 0) + (c->grpc_host[0] ? 1u : 0);
     struct http_config hc = {.host = c->listen_host,
                              .port = port_set ? c->listen_port : d->port,
                              .threads = (unsigned)c->http_threads,
-                             .max_connections = connections_within(c->max_connections),
+                             .max_connections = connections_within(c->max_connections, addresses),
                              .idle_timeout_s = (unsigned)c->idle_timeout,
                              .tls_cert = c->tls_cert[0] ? c->tls_cert : NULL,
                              .tls_key = c->tls_key[0] ? c->tls_key : NULL,

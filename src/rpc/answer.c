@@ -5,7 +5,7 @@
 #include "base/log.h"
 #include "rpc/internal.h"
 
-enum { FIELDS_MAX = RPC_SET_MAX + 8 };
+enum { FIELDS_MAX = RPC_SET_MAX + 8, ANSWER_SMALL = 16 << 10 };
 
 /* Names and values are literals or stand in the call, which outlives them. */
 static nghttp2_nv field(const char *name, size_t name_n, struct str value)
@@ -209,12 +209,14 @@ void answer_message(struct call *c, const ProtobufCMessage *m)
         answer_status(c, RPC_RESOURCE_EXHAUSTED, STR("the answer is larger than this server sends"));
         return;
     }
-    if (!call_room(c, n) || !frame_put(&c->out, m, n) || !call_count(c)) {
+    /* What it answers may be done: a small answer is given in any case, and for a large one there is no "try again". */
+    if ((n > ANSWER_SMALL && !call_room(c, n)) || !frame_put(&c->out, m, n)) {
         buf_free(&c->out);
         call_count(c);
-        answer_status(c, RPC_RESOURCE_EXHAUSTED, STR("too much memory is in use"));
+        answer_status(c, RPC_INTERNAL, STR("there is no memory for the answer: what was asked for may have been done"));
         return;
     }
+    (void)!call_count(c);
     begin(c, RPC_OK);
     c->phase = PHASE_ANSWERED;
     c->finishing = true;

@@ -55,7 +55,8 @@
  *         open), with no answer sent between them;
  *       - decoded headers above 4 times header_max (above header_max the call is RESOURCE_EXHAUSTED);
  *       - more than 1,000 frames that wait to be sent beside answers;
- *   - memory of requests and answers: connection_memory each, memory in all; what is beyond is RESOURCE_EXHAUSTED;
+ *   - memory of requests and answers: connection_memory each, memory in all; a request beyond is RESOURCE_EXHAUSTED, an
+ *     answer of over 16 KiB INTERNAL, for what was asked may be done;
  *   - time: handshake_ms to the first SETTINGS, header_ms for a header block, deadlines that include sending the
  *     answer, write_ms for a socket that takes nothing, idle_s, keep-alive pings, age_s.
  *

@@ -262,6 +262,9 @@ def test_the_copies_for_containers_are_complete(tmp_path):
     ports = {n.upper(): p for n, p in Ticketing.PORTS.items() if n in Ticketing.SERVICES}
     values = {f"{n}_{what}": str(value) for n, own in ports.items()
               for what, value in zip(("HOST", "PORT", "GRPC"), (n.lower(), *own))}
+    values |= {"BOOKING1_HOST": "10.91.7.41", "BOOKING2_HOST": "10.91.7.42"}  # gRPC is called at numeric addresses
+    compose = (DEPLOY / "docker" / "compose.yaml").read_text()
+    assert all(f"ipv4_address: {values[n]}}}" in compose for n in ("BOOKING1_HOST", "BOOKING2_HOST"))
     template = (DEPLOY / "ticketing.yaml.template").read_text()
     filled = re.sub(r"\$\{([A-Z0-9_]+)\}", lambda m: values[m[1]], template.partition("consul_config:")[2])
     assert (DEPLOY / "docker" / "ticketing.yaml").read_text().partition("consul_config:")[2] == filled

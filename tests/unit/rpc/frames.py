@@ -8,7 +8,7 @@ from hpack import Decoder, Encoder
 DATA, HEADERS, PRIORITY, RST, SETTINGS, PING, GOAWAY, WINDOW, CONTINUATION = 0, 1, 2, 3, 4, 6, 7, 8, 9
 END_STREAM, END_HEADERS, ACK = 1, 4, 1
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-REFUSED_STREAM, ENHANCE_YOUR_CALM = 7, 11
+INTERNAL_ERROR, REFUSED_STREAM, ENHANCE_YOUR_CALM = 2, 7, 11
 
 
 def frame(kind, flags=0, stream=0, payload=b""):

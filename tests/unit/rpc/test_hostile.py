@@ -334,8 +334,9 @@ def test_windows_that_never_open(server):
                 ended.add(stream)
             if len(ended) == 100:
                 break
-        assert statuses.count("8") >= 80  # RESOURCE_EXHAUSTED
-        assert resets == 100 - statuses.count("8") > 0  # the others, when their deadline was over
+        refused = statuses.count("8") + statuses.count("13")  # before it was taken, or RPC_INTERNAL: the answer has no room
+        assert refused >= 80
+        assert resets == 100 - refused > 0  # the others, when their deadline was over
         assert len(ended) == 100
 
 
