@@ -306,7 +306,7 @@ static enum app_auth authenticate(struct api_call *c, struct str key, struct str
     if (is == APP_AUTH_WOULD_BLOCK && c->may_block) {
         app_rate_guess(c->app, &c->caller, false, &l);
         if (!l.allowed) {
-            if (c->route->rule.right != RIGHT_PUBLIC)
+            if (!c->route->rule.any)
                 (void)within(c, &l);
             return APP_AUTH_REFUSED;
         }
@@ -329,7 +329,7 @@ static enum api_step check_and_run(struct api_call *c)
     case APP_AUTH_WOULD_BLOCK:
         return API_BLOCK;
     case APP_AUTH_REFUSED:
-        if (c->route->rule.right != RIGHT_PUBLIC)
+        if (!c->route->rule.any)
             return API_DONE;
         /* who logs in or refreshes may still send the token that has expired */
         c->p = (struct problem){0};

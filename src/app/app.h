@@ -111,6 +111,7 @@ enum app_right {
 struct app_rule {
     enum app_right right;
     bool open; /* in dev also without a credential, as an anonymous admin */
+    bool any;  /* RIGHT_PUBLIC: who asks makes no difference, and a bad credential is none */
 };
 
 enum app_auth { APP_AUTH_OK, APP_AUTH_REFUSED, APP_AUTH_WOULD_BLOCK };

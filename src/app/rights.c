@@ -124,6 +124,12 @@ static enum pf_err complete(struct app *a, struct principal *who)
     return e;
 }
 
+/* What a replica that may be behind does not have may be there all the same. */
+static enum pf_err believable(struct app *a, enum pf_err e)
+{
+    return e == PFE_NOT_FOUND && store_stale(a->d.store, STORE_STALE_LOOK) ? PFE_UNAVAILABLE : e;
+}
+
 static enum app_auth outcome(enum pf_err e, struct problem *p, const char *why)
 {
     if (e == PFE_OK)
@@ -150,13 +156,13 @@ static bool bearer_formed(struct str v)
 enum pf_err app_presents(const struct app *a, const struct app_rule *rule, struct str api_key, struct str authorization,
                          const char **ret_why)
 {
-    if (rule->right == RIGHT_PUBLIC)
+    if (rule->any)
         return PFE_OK;
     if (api_key.p && !key_formed(str_trim(api_key)))
         *ret_why = bad_key;
     else if (authorization.p && !bearer_formed(str_trim(authorization)))
         *ret_why = bad_bearer;
-    else if (api_key.p || authorization.p || (rule->open && a->cfg.dev))
+    else if (api_key.p || authorization.p || rule->right == RIGHT_PUBLIC || (rule->open && a->cfg.dev))
         return PFE_OK;
     else
         *ret_why = no_credential;
@@ -191,6 +197,7 @@ static enum app_auth by_key(struct app *a, struct str text, bool may_block, stru
         *ret = (struct principal){.user = k.user, .by = CRED_APIKEY, .key_id = k.id};
         e = complete(a, ret);
     }
+    e = believable(a, e);
     if (still_shown(a, m, e, asked)) {
         *ret = was;
         return APP_AUTH_OK;
@@ -268,6 +275,7 @@ static enum app_auth by_token(struct app *a, struct str text, bool may_block, st
         memcpy(ret->family, key + 8, 16);
         e = complete(a, ret);
     }
+    e = believable(a, e);
     if (still_shown(a, m, e, asked)) {
         *ret = was;
         return APP_AUTH_OK;

@@ -277,5 +277,7 @@ void app_users_close_due(struct app *a)
         enum pf_err e = app_user_delete(a, &nobody, id[i], &p);
         log_msg(LOG_WARN, "the deletion of a user had stopped half-way", LOG_I("user", id[i]),
                 LOG_S("outcome", e == PFE_OK ? "deleted" : err_info(e)->slug));
+        if (e == PFE_BUSY) /* another instance deletes; due schedules are not to wait for it */
+            return;
     }
 }

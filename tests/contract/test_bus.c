@@ -114,6 +114,14 @@ static bool wait_for_calls(unsigned calls, unsigned seconds)
     return ok;
 }
 
+static unsigned seen(unsigned n)
+{
+    pthread_mutex_lock(&sub.lock);
+    unsigned times = sub.seen[n];
+    pthread_mutex_unlock(&sub.lock);
+    return times;
+}
+
 /* Settles what is held. */
 static unsigned let_go(enum bus_verdict v)
 {
@@ -318,9 +326,9 @@ static void a_broker_that_hangs_holds_nobody_up(void **state)
             usleep(250000);
     }
     assert_int_equal(taken, 1);
-    for (unsigned i = 0; i < 300 && !sub.seen[30]; i++)
+    for (unsigned i = 0; i < 300 && !seen(30); i++)
         usleep(100000);
-    assert_true(sub.seen[30] >= 1);
+    assert_true(seen(30) >= 1);
     assert_true(settled_down(20));
 }
 

@@ -160,4 +160,7 @@ def test_public_routes_do_not_mind_a_bad_credential(fresh):
         problem(s.anon.get(f"/api/users/{u.id}", headers=stale), 401, "invalid-credentials")
     assert s.anon.post("/api/v1/auth/login", json={"email": u.email, "password": PASSWORD}, headers=stale).status_code == 200
     problem(s.anon.post("/api/users", json={"username": "x1", "email": "x1@example.com", "password": PASSWORD, "role": "admin"},
-                        headers=stale), 403, "forbidden")
+                        headers=stale), 401, "invalid-credentials")
+    event = ok(s.admin.api.post("/api/events", json={"title": "t", "location": "l", "date": "2098-01-01", "total_tickets": 5}), 201)
+    booked = ok(u.api.post("/api/bookings", json={"event_id": event["id"], "ticket_count": 1}), 201)["booking_id"]
+    problem(s.anon.delete(f"/api/bookings/{booked}", headers=stale), 401, "invalid-credentials")

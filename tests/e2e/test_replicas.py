@@ -68,7 +68,8 @@ def test_reads_go_on_without_the_primary(pair, fresh):
         for who, its in ((unseen.api, f"/api/balances?user_id={unseen.id}"), (unseen.bank, "/api/v1/balances/current")):
             r = who.get(its)
             assert r.status_code == 200 and r.headers.get("x-payflow-stale") == "true", "its credential is on the replica too"
-        harness.problem(s.anon.get(path, headers={"X-API-Key": "pf_" + "0" * 43}), 401, "invalid-credentials")
+        r = s.anon.get(path, headers={"X-API-Key": "pf_" + "0" * 43})
+        assert r.status_code == 503, "it may be one that the replica did not get"
         t0 = time.monotonic()
         r = transfer()
         assert r.status_code == 503 and "retry-after" in r.headers and time.monotonic() - t0 < 0.5, r.text

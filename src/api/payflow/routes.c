@@ -84,7 +84,7 @@ static const struct api_field invalidate[] = {
 const struct api_route api_payflow_routes[] = {
     {HTTP_POST, "/api/users", {RIGHT_PUBLIC, false}, NULL, EXEC_HASH, KEY_IN_APP, 0, api_user_new, NULL, api_register,
      "createUser", "Users", "Register a user", "User", 201, false},
-    {HTTP_POST, "/api/login", {RIGHT_PUBLIC, false}, NULL, EXEC_HASH, NO_KEY, 0, api_login, NULL, payflow_login,
+    {HTTP_POST, "/api/login", {RIGHT_PUBLIC, false, true}, NULL, EXEC_HASH, NO_KEY, 0, api_login, NULL, payflow_login,
      "login", "Users", "Log in and get a fresh API key", "Login", 200, false},
     {HTTP_POST, "/api/users/api-key", {RIGHT_USER, false}, NULL, EXEC_POOL, NO_KEY, 0, NULL, NULL, payflow_key_replace,
      "replaceApiKey", "Users", "Replace the API key that was sent", "ApiKey", 200, false},

@@ -3,7 +3,7 @@
 
 #define PUBLIC                                                                                                         \
     {                                                                                                                  \
-        RIGHT_PUBLIC, false                                                                                            \
+        RIGHT_PUBLIC, false, true                                                                                      \
     }
 
 /* clang-format off */

@@ -49,6 +49,10 @@ static const struct api_field booking_query[] = {
     {0},
 };
 
+#define ANY                                                                                                            \
+    {                                                                                                                  \
+        RIGHT_PUBLIC, false, true                                                                                      \
+    }
 #define PUBLIC                                                                                                         \
     {                                                                                                                  \
         RIGHT_PUBLIC, false                                                                                            \
@@ -58,14 +62,14 @@ static const struct api_field booking_query[] = {
 const struct api_route api_ticketing_routes[] = {
     {HTTP_POST, "/api/auth/register", PUBLIC, NULL, EXEC_HASH, KEY_IN_APP, 0, user_new, NULL, ticketing_register,
      "ticketingRegister", "Ticketing", "Register with an email address", "User", 201, false},
-    {HTTP_POST, "/api/auth/login", PUBLIC, NULL, EXEC_HASH, NO_KEY, 0, login, NULL, ticketing_login,
+    {HTTP_POST, "/api/auth/login", ANY, NULL, EXEC_HASH, NO_KEY, 0, login, NULL, ticketing_login,
      "ticketingLogin", "Ticketing", "Log in and get a token", "TicketingLogin", 200, false},
 
     {HTTP_POST, "/api/events", {RIGHT_USER, true}, NULL, EXEC_POOL, KEY_IN_APP, DOCUMENT_BODY_MAX, event_new, NULL, ticketing_event_create,
      "createEvent", "Ticketing", "Put tickets of an event on sale; further members are kept as given", "Event", 201, false},
-    {HTTP_GET, "/api/events", PUBLIC, NULL, EXEC_POOL, NO_KEY, 0, NULL, ticketing_events_query, ticketing_event_list,
+    {HTTP_GET, "/api/events", ANY, NULL, EXEC_POOL, NO_KEY, 0, NULL, ticketing_events_query, ticketing_event_list,
      "listEvents", "Ticketing", "Events, newest first; further parameters ask for members by name", "EventList", 200, false},
-    {HTTP_GET, "/api/events/{id}", PUBLIC, NULL, EXEC_POOL, NO_KEY, 0, NULL, NULL, ticketing_event_get,
+    {HTTP_GET, "/api/events/{id}", ANY, NULL, EXEC_POOL, NO_KEY, 0, NULL, NULL, ticketing_event_get,
      "getEvent", "Ticketing", "One event", "Event", 200, false},
     {HTTP_POST, "/api/events/{id}/cancel", {RIGHT_OWNER, false}, "handler", EXEC_POOL, NO_KEY, 0, nothing, NULL, ticketing_event_cancel,
      "cancelEvent", "Ticketing", "Take an event off sale", "Event", 200, false},

@@ -87,12 +87,15 @@ enum pf_err ticket_hold(struct ticket_event *e, const struct ticket_ask *ask, st
     if (ask->count > ticket_free(e))
         return PFE_SOLD_OUT;
 
+    int64_t amount;
+    if (__builtin_mul_overflow(e->price, ask->count, &amount))
+        return PFE_INVALID;
     struct ticket_booking b = {
         .id = ask->id,
         .event = e->id,
         .user = ask->user,
         .count = ask->count,
-        .amount = e->price * ask->count,
+        .amount = amount,
         .currency = e->currency,
         .state = TICKET_HELD,
         .version = 1,

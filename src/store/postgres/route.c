@@ -104,6 +104,8 @@ static struct pg_conn *take_stale(struct pg_guard *g, struct pg_route *ret)
         struct pg_conn *c = pg_replica_take(&g->replicas[best], g->timeline, &failed);
         if (c)
             return c;
+        if (failed) /* not tried again before the next good check */
+            atomic_store(&g->replicas[best].up, false);
     }
     return NULL;
 }
@@ -273,6 +275,8 @@ void pg_route_run(struct pg_q *q)
             break;
         if (o == BEHIND && is_near(q))
             continue;
+        if (o == LOST && q->route.stale)
+            atomic_store(&q->c->replica->up, false);
         if (o == BEHIND) { /* that is no failure: the primary answers */
             rest(q->c->replica);
         } else if (!again(&call)) {

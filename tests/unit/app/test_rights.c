@@ -137,8 +137,8 @@ static void keys_that_compete_for_a_set_are_not_written_each_time(void **state)
 static void a_refusal_by_form_is_the_one_that_would_come(void **state)
 {
     struct fix *f = *state;
-    static const struct app_rule everybody = {.right = RIGHT_PUBLIC}, users = {.right = RIGHT_USER},
-                                 open = {.right = RIGHT_ADMIN, .open = true};
+    static const struct app_rule everybody = {.right = RIGHT_PUBLIC}, any = {.right = RIGHT_PUBLIC, .any = true},
+                                 users = {.right = RIGHT_USER}, open = {.right = RIGHT_ADMIN, .open = true};
     char key[APP_APIKEY_LEN + 1];
     const char *why = NULL;
     issue(f, fix_user(f, "ann"), key);
@@ -153,7 +153,8 @@ static void a_refusal_by_form_is_the_one_that_would_come(void **state)
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         struct str k = bad[i][0] ? str_c(bad[i][0]) : STR_NONE, t = bad[i][1] ? str_c(bad[i][1]) : STR_NONE;
         assert_int_equal(app_presents(f->app, &users, k, t, &why), PFE_BAD_CREDENTIALS);
-        OK(app_presents(f->app, &everybody, k, t, &why)); /* who needs none is not refused for a bad one */
+        assert_int_equal(app_presents(f->app, &everybody, k, t, &why), PFE_BAD_CREDENTIALS);
+        OK(app_presents(f->app, &any, k, t, &why));
         refused(f, bad[i][0], bad[i][1]);
     }
 }
