@@ -47,16 +47,18 @@ CMOCKA_FAILED = re.compile(r"^\[  FAILED  \] (?!\d+ test)(.+)$", re.M)
 CMOCKA_PASSED = re.compile(r"^\[  PASSED  \] [1-9]\d* test", re.M)
 TAP_FAILED = re.compile(r"^not ok\b[ \d]*(?:- )?([^#\n]*)", re.M)
 TAP_PASSED = re.compile(r"^ok\b", re.M)
+PYTEST_FAILED = re.compile(r"^FAILED \S*::(\S+)", re.M)
+PYTEST_PASSED = re.compile(r"^[1-9]\d* passed\b", re.M)
 
 
 def judge_program(code, output):
     """code: of the process, negative for a signal; None: out of time."""
-    failed = CMOCKA_FAILED.findall(output) or TAP_FAILED.findall(output)
+    failed = CMOCKA_FAILED.findall(output) or TAP_FAILED.findall(output) or PYTEST_FAILED.findall(output)
     if failed:
         return Outcome(RED, failed[0].strip())
     if code is None:
         return Outcome(NOTHING, "ran out of time")
-    if code == 0 and (CMOCKA_PASSED.search(output) or TAP_PASSED.search(output)):
+    if code == 0 and any(p.search(output) for p in (CMOCKA_PASSED, TAP_PASSED, PYTEST_PASSED)):
         return Outcome(GREEN, "")
     if code in (-signal.SIGABRT, -signal.SIGSEGV, -signal.SIGBUS):
         during = CMOCKA_RUN.findall(output)
@@ -302,6 +304,9 @@ KNOWN_PROGRAMS = [
     ((2, "usage\n"), NOTHING, "ended with 2, and no case failed"),
     ((1, "1..2\nok 1 - x\nnot ok 2 - y\n"), RED, "y"),
     ((0, "1..1\nok 1 - x\n"), GREEN, ""),
+    ((0, "..\n2 passed in 0.10s\n"), GREEN, ""),
+    ((0, "no tests ran in 0.01s\n"), NOTHING, "ended with 0, and no case failed"),
+    ((1, "FAILED a/test_b.py::test_c - AssertionError\n1 failed, 1 passed in 0.10s\n"), RED, "test_c"),
 ]
 KNOWN_PYTEST = [
     ((0, '<s><testcase name="a"/></s>'), GREEN, ""),
