@@ -105,7 +105,7 @@ static void what_is_added_is_seen(void **state)
     (void)state;
     assert_int_equal(registry_watch(registry, "web", seen_changed, web), PFE_OK);
     assert_int_equal(registry_watch(registry, "other", seen_changed, other), PFE_OK);
-    assert_true(seen_wait(web, "", 20)); /* known to be empty */
+    assert_true(seen_wait(web, "", 20) && seen_wait(other, "", 20)); /* known to be empty */
     assert_true(put("web", "web-2", 8002));
     assert_true(seen_wait(web, "web-2 127.0.0.1:8002 5 passing;", 10));
     assert_true(put("web", "web-1", 8001));
