@@ -6,6 +6,8 @@ import pytest
 
 import backends
 import harness
+from postgres import Cluster
+from rabbit import Rabbit
 
 
 def pytest_sessionstart(session):
@@ -14,7 +16,7 @@ def pytest_sessionstart(session):
 
 
 def pytest_collection_modifyitems(items):
-    """The longest files first, so that two workers end together; within a file as it is written."""
+    """The longest files first, so that the workers end together; within a file as it is written."""
     longest = "test_promotion.py", "test_faults.py", "test_crash.py"
     items.sort(key=lambda item: longest.index(item.path.name) if item.path.name in longest else len(longest))
 
@@ -44,6 +46,22 @@ def dev(tmp_path_factory):
 def prod(tmp_path_factory):
     """A server with ENV=prod and an admin."""
     yield from module_server(tmp_path_factory, "prod", env={"ENV": "prod"})
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """A PostgreSQL of its own, with an empty database."""
+    c = Cluster()
+    yield c
+    c.close()
+
+
+@pytest.fixture(scope="module")
+def rabbit():
+    """A RabbitMQ of its own."""
+    r = Rabbit()
+    yield r
+    r.close()
 
 
 @pytest.fixture

@@ -12,18 +12,11 @@ import pytest
 
 import harness
 from harness import BIN, cli, environment, eventually, new_user, ok, utc
-from postgres import PASSWORD, Cluster
+from postgres import PASSWORD
 
 V1 = "/api/v1"
 LATER = "2099-01-01T10:30:00Z"
 ENTRIES = 220_000
-
-
-@pytest.fixture(scope="module")
-def cluster():
-    c = Cluster()
-    yield c
-    c.close()
 
 
 @pytest.fixture(autouse=True)

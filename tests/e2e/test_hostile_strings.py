@@ -8,7 +8,6 @@ import pytest
 
 import harness
 from harness import cli, environment, new_user, ok
-from postgres import Cluster
 
 V1 = "/api/v1"
 SOON = "2099-01-01T10:30:00Z"
@@ -150,13 +149,6 @@ class Pair:
             text = re.sub(pattern, name, text)
         replayed = r.headers.get("idempotency-replayed")
         return r.status_code, replayed, text
-
-
-@pytest.fixture(scope="module")
-def cluster():
-    c = Cluster()
-    yield c
-    c.close()
 
 
 @pytest.fixture(scope="module")

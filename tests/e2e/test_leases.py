@@ -11,18 +11,10 @@ import httpx
 import pytest
 
 from harness import cli, eventually, new_user, ok, utc
-from postgres import Cluster
 
 PATH = "/api/v1/scheduled-transactions"
 ROUNDS = int(os.environ.get("PAYFLOW_LEASE_ROUNDS", "20"))
 REPLACED_S = 10
-
-
-@pytest.fixture(scope="module")
-def cluster():
-    c = Cluster()
-    yield c
-    c.close()
 
 
 @pytest.fixture(autouse=True)

@@ -12,13 +12,6 @@ from harness import cli, environment, new_user, unique
 from postgres import PASSWORD, Cluster
 
 
-@pytest.fixture(scope="module")
-def cluster():
-    c = Cluster()
-    yield c
-    c.close()
-
-
 @pytest.fixture(autouse=True)
 def empty_database(cluster):
     cluster.sql("DROP SCHEMA public CASCADE")

@@ -12,7 +12,6 @@ import pytest
 
 import harness
 from harness import eventually, new_user, ok
-from postgres import Cluster
 from sale import Rush, judge, read_postgres, read_sqlite
 from test_redis import Redis
 from test_ticketing import available, make_event, verified
@@ -140,13 +139,6 @@ def test_a_priced_event(tmp_path):
 
 
 # ---- two instances ----
-
-@pytest.fixture(scope="module")
-def cluster():
-    c = Cluster()
-    yield c
-    c.close()
-
 
 @pytest.fixture(scope="module")
 def redis(tmp_path_factory):

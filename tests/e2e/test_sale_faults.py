@@ -15,8 +15,7 @@ import pytest
 
 from backends import Config, Gateway
 from harness import Server, cli, environment, eventually, free_port
-from postgres import BIN, Cluster
-from rabbit import Rabbit
+from postgres import BIN
 from sale import CONFIRMED, Rush, now_us
 from test_gateway_faults import CALM, NO_BREAKER, QUICK_RETRY
 from test_sale import Shared, finish, settle
@@ -159,20 +158,6 @@ class Sale:
         self.rush.goes_on(timeout=RECOVERY)
         eventually(lambda: not self.pending_since(recovered_us), timeout=RECOVERY - (time.monotonic() - begin))
         print(f"{step}; {who} {how}: {time.monotonic() - begin:.1f} s")
-
-
-@pytest.fixture(scope="module")
-def rabbit():
-    r = Rabbit()
-    yield r
-    r.close()
-
-
-@pytest.fixture(scope="module")
-def cluster():
-    c = Cluster()
-    yield c
-    c.close()
 
 
 def chosen(kind, seed):

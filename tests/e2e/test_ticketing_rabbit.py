@@ -3,29 +3,12 @@ import json
 import threading
 from decimal import Decimal
 
-import pytest
 
 import harness
 from harness import eventually, new_user, ok, page
-from postgres import Cluster
-from rabbit import Rabbit
 from sale import Rush
 from test_sale import Embedded, finish, seeds, settle
 from test_ticketing import available, book, make_event, settled, verified
-
-
-@pytest.fixture(scope="module")
-def rabbit():
-    r = Rabbit()
-    yield r
-    r.close()
-
-
-@pytest.fixture(scope="module")
-def cluster():
-    c = Cluster()
-    yield c
-    c.close()
 
 
 def bus(server):
