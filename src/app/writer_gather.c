@@ -142,6 +142,12 @@ static enum pf_err gather_close(struct writer *w, struct job *j)
     return e;
 }
 
+/* Not a refusal of this one: nothing of the job can be decided. */
+static bool ends_job(enum pf_err e)
+{
+    return e == PFE_NOMEM || e == PFE_BUSY || e == PFE_UNAVAILABLE;
+}
+
 void writer_gather(struct writer *w, struct job *j)
 {
     j->err = j->gone && j->gone(j) ? PFE_TIMEOUT : PFE_OK;
@@ -181,7 +187,7 @@ void writer_gather(struct writer *w, struct job *j)
         for (size_t i = 0; i < j->n; i++) {
             struct movement *m = &j->m[i];
             m->err = gather_movement(w, m);
-            if (m->err == PFE_NOMEM || m->err == PFE_BUSY || m->err == PFE_UNAVAILABLE) {
+            if (ends_job(m->err)) {
                 j->err = m->err;
                 return;
             }
@@ -191,7 +197,7 @@ void writer_gather(struct writer *w, struct job *j)
         for (size_t i = 0; i < j->n_bookings; i++) {
             struct booking *b = &j->booking[i];
             b->err = writer_tickets_gather(w, b);
-            if (b->err == PFE_NOMEM || b->err == PFE_BUSY || b->err == PFE_UNAVAILABLE) {
+            if (ends_job(b->err)) {
                 j->err = b->err;
                 return;
             }
