@@ -238,6 +238,16 @@ bool pg_cluster_sql(const struct pg_cluster *c, const char *sql)
     return query(c, "payflow", sql);
 }
 
+bool pg_cluster_followed(const struct pg_cluster *c)
+{
+    return pg_cluster_sql(c,
+                          "DO $$ DECLARE at pg_lsn := pg_current_wal_flush_lsn(); BEGIN"
+                          " FOR i IN 1..2000 LOOP"
+                          "  IF EXISTS (SELECT FROM pg_stat_get_wal_senders() w WHERE w.replay_lsn >= at) THEN RETURN;"
+                          "  END IF; PERFORM pg_sleep(0.01);"
+                          " END LOOP; RAISE EXCEPTION 'no replica follows'; END $$");
+}
+
 static void begin(struct pg_cluster *c)
 {
     static int keepers[16], n_keepers; /* their ends close with the program */

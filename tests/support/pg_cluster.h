@@ -52,6 +52,8 @@ static inline const char *pg_cluster_url(const struct pg_cluster *c)
 struct pg_cluster *pg_cluster_shared(void);
 /* An own schema for a test's store, made if it is not there; the name, from `of`'s last six bytes, in static memory. */
 const char *pg_cluster_schema(const struct pg_cluster *c, const char *of);
+/* Until a replica of it has replayed what is committed now: its replicas are asynchronous. */
+bool pg_cluster_followed(const struct pg_cluster *c);
 /* Runs one statement as the superuser in database payflow; false: it failed, and stderr says why. */
 bool pg_cluster_sql(const struct pg_cluster *c, const char *sql);
 

@@ -91,6 +91,7 @@ static void what_was_connected_before_is_not_used_again(void **state)
     }
     assert_non_null(pg_writer(p));
 
+    assert_true(pg_cluster_followed(&primary));
     pg_cluster_freeze(&primary, true);
     assert_true(pg_cluster_sql(&replica, "SELECT pg_promote(true, 30)"));
     int64_t end = now_ms() + 20000;
@@ -147,6 +148,7 @@ static void a_promotion_settles_what_it_lost(void **state)
     void *promoted;
     assert_int_equal(add(s, "ann"), PFE_OK);
     assert_int_equal(begin_user(s, "bob", &tx), PFE_OK);
+    assert_true(pg_cluster_followed(&primary));
     pg_cluster_freeze(&primary, true); /* for good: the COMMIT is sent there and never read */
     assert_int_equal(pthread_create(&t, NULL, promote, NULL), 0);
     enum pf_err e = store_tx_commit(tx);
