@@ -248,6 +248,52 @@ static void bookings(struct kit *k)
     kit_verify(k);
 }
 
+/* The newest first of all that there are, however an engine divides them: page after page, and at an offset. */
+static void lists_of_many(struct kit *k)
+{
+    enum { GROUPS = 30, EACH = 97 /* every so many is the rare guest's */ };
+    struct ticket_event e = new_event(k, MANY * GROUPS, 0);
+    int64_t rare[MANY * GROUPS / EACH + 1], last = 0;
+    unsigned n_rare = 0, n = 0;
+    for (int g = 0; g < GROUPS; g++) {
+        struct tickets *t = begin(k, e.id, NULL, 0, NULL, 0);
+        for (int i = 0; i < MANY; i++) {
+            last = t->g.first_booking + i;
+            if (last % EACH == 0)
+                rare[n_rare++] = last;
+            add_booking(t, 0, last % EACH ? "often" : "rare", 1);
+        }
+        assert_int_equal(commit_it(t), PFE_OK);
+    }
+    assert_int_equal(last, MANY * GROUPS);
+    struct ticket_booking list[100];
+    struct store_booking_query q = {.guest = STR("rare"), .limit = 10};
+    for (unsigned at = 0; at < n_rare; at += n) {
+        assert_int_equal(store_booking_list(k->s, &q, list, &n), PFE_OK);
+        assert_int_equal(n, n_rare - at < q.limit ? n_rare - at : q.limit);
+        for (unsigned i = 0; i < n; i++)
+            assert_int_equal(list[i].id, rare[n_rare - 1 - at - i]);
+        q.before_id = list[n - 1].id;
+    }
+    for (unsigned offset = 0; offset <= n_rare; offset += 31) {
+        q = (struct store_booking_query){.guest = STR("rare"), .limit = 100, .offset = offset};
+        assert_int_equal(store_booking_list(k->s, &q, list, &n), PFE_OK);
+        assert_int_equal(n, n_rare - offset < q.limit ? n_rare - offset : q.limit);
+        for (unsigned i = 0; i < n; i++)
+            assert_int_equal(list[i].id, rare[n_rare - 1 - offset - i]);
+    }
+    q = (struct store_booking_query){.guest = STR("often"), .limit = 3, .offset = 5000, .before_id = 8001};
+    assert_int_equal(store_booking_list(k->s, &q, list, &n), PFE_OK);
+    assert_int_equal(n, 3);
+    int64_t want = 8001;
+    for (int passed = 0; passed <= 5000;)
+        passed += --want % EACH != 0;
+    assert_int_equal(list[0].id, want);
+    q = (struct store_booking_query){.guest = STR("nobody"), .limit = 3};
+    assert_int_equal(store_booking_list(k->s, &q, list, &n), PFE_OK);
+    assert_int_equal(n, 0);
+}
+
 static void due(struct kit *k)
 {
     struct ticket_event e = new_event(k, 100, 0);
@@ -635,6 +681,7 @@ static const struct {
     {"kept", kept},
     {"events", events},
     {"bookings", bookings},
+    {"lists of many", lists_of_many},
     {"due", due},
     {"no oversell", no_oversell},
     {"guarded moves", guarded_moves},

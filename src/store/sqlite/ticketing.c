@@ -344,22 +344,47 @@ enum pf_err sqlite_bookings_get(struct store *s, const struct store_ref *refs, s
     return reads_end(c, n, e);
 }
 
-enum pf_err sqlite_booking_list(struct store *s, const struct store_booking_query *b, struct ticket_booking *out,
-                                unsigned *ret_n)
+/* Adds a buyer's bookings of one block, the newest first. *skip: how many of them are not wanted. */
+static enum pf_err list_block(struct sqlite_conn *c, int64_t block, const struct store_booking_query *b, int64_t *skip,
+                              struct ticket_booking *out, unsigned *n)
 {
     struct sqlite_q q;
-    unsigned n = 0;
-    sqlite_q_begin(&q, sqlite_reader(sqlite_of(s)),
-                   "SELECT " BOOKING_COLUMNS " FROM " BOOKINGS " WHERE b.buyer = ?1 AND b.guest = ?2 AND b.id < ?3"
-                   " ORDER BY b.id DESC LIMIT ?4 OFFSET ?5");
+    sqlite_q_begin(&q, c,
+                   "SELECT " BOOKING_COLUMNS " FROM " BOOKINGS
+                   " WHERE b.id >> 12 = ?1 AND b.buyer = ?2 AND b.guest = ?3"
+                   " AND b.id < ?4 ORDER BY b.id DESC LIMIT ?5");
+    sqlite_q_i64(&q, block);
     sqlite_q_i64(&q, ticket_buyer(b->user, b->guest));
     sqlite_q_str(&q, b->user > 0 ? STR("") : b->guest);
     sqlite_q_i64(&q, sqlite_rec_before(b->before_id));
-    sqlite_q_i64(&q, b->limit);
-    sqlite_q_i64(&q, b->offset);
-    while (sqlite_q_next(&q))
-        booking_read(&q, &out[n++]);
-    enum pf_err e = sqlite_q_end(&q);
+    sqlite_q_i64(&q, *skip + b->limit - *n);
+    while (sqlite_q_next(&q)) {
+        if (*skip > 0)
+            --*skip;
+        else
+            booking_read(&q, &out[(*n)++]);
+    }
+    return sqlite_q_end(&q);
+}
+
+enum pf_err sqlite_booking_list(struct store *s, const struct store_booking_query *b, struct ticket_booking *out,
+                                unsigned *ret_n)
+{
+    struct sqlite_conn *c = sqlite_reader(sqlite_of(s));
+    struct sqlite_q q;
+    unsigned n = 0;
+    int64_t newest = 0, skip = b->offset;
+    enum pf_err e = sqlite_exec(c, sqlite_begin);
+    if (e)
+        return e;
+    sqlite_q_begin(&q, c, "SELECT id FROM booking WHERE id < ?1 ORDER BY id DESC LIMIT 1");
+    sqlite_q_i64(&q, sqlite_rec_before(b->before_id));
+    if (sqlite_q_next(&q))
+        newest = sqlite_col_i64(&q, 0);
+    e = sqlite_q_end(&q);
+    for (int64_t block = newest >> 12; e == PFE_OK && block >= 0 && n < b->limit; block--)
+        e = list_block(c, block, b, &skip, out, &n);
+    e = reads_end(c, 2, e);
     if (e == PFE_OK)
         *ret_n = n;
     return e;

@@ -1,0 +1,2 @@
+DROP INDEX booking_buyer;
+CREATE INDEX booking_buyer ON booking (buyer);
