@@ -35,7 +35,7 @@
 enum {
     SQLITE_READERS_MAX = 64,       /* threads that read at once: I/O, workers, jobs; far fewer in practice */
     SQLITE_STMTS_MAX = 256,        /* slots per connection, a power of two; the engine has about 80 statements */
-    SQLITE_CHECKPOINT_PAGES = 256, /* of 4 KiB: bounds a commit's worst case (docs: measured 2 ms) */
+    SQLITE_CHECKPOINT_PAGES = 512, /* of 4 KiB: bounds how long a commit may take (docs/decisions) */
     SQLITE_BUSY_MS = 5000,         /* only another process's recovery of the WAL can make us wait */
     SQLITE_FLUSH_ENTRIES = 65536,
     SQLITE_FLUSH_SLICE = 256 /* accounts written behind per commit: under 1 ms */
