@@ -14,7 +14,8 @@ enum {
     SHARED_US = 100000,  /* and in one that other processes write to */
     BACKOFF_US = 100000, /* after a refusal, and twice as long after each further one, */
     BACKOFF_MAX_US = 5000000,
-    COUNT_MAX = 10000 /* messages that are counted when they do not go away */
+    COUNT_MAX = 10000, /* messages that are counted when they do not go away */
+    WHOLE_US = 1000000 /* between looks from the very first number on */
 };
 static const int64_t purge_us = 3600 * INT64_C(1000000), day_us = 86400 * INT64_C(1000000);
 
@@ -25,10 +26,14 @@ struct relay {
     _Atomic bool stop;
 
     /* the thread's own */
+    char text[BUS_BATCH_MAX * 512]; /* what most batches need */
     struct store_message m[BUS_BATCH_MAX];
     struct bus_message out[BUS_BATCH_MAX];
     int64_t ids[BUS_BATCH_MAX];
     bool taken[BUS_BATCH_MAX];
+    /* Up to here all are gone: a shared store takes long to step over the rows that are deleted but not yet swept. From
+       the first on all the same now and then, for a replica that takes over may give numbers out again. */
+    int64_t gone_to, whole_at_us;
     int64_t backoff_us;               /* 0: nothing was refused */
     int64_t purge_at_us;              /* monotonic */
     _Atomic int64_t depth, oldest_us; /* as it was left; 0: it is empty */
@@ -42,7 +47,7 @@ static enum pf_err relay_batch(struct relay *r, int64_t after_id, int64_t *ret_l
     struct arena arena;
     unsigned n = 0;
     size_t gone = 0;
-    arena_init(&arena, NULL, 0, (size_t)BUS_BATCH_MAX * (STORE_MESSAGE_MAX + 256));
+    arena_init(&arena, r->text, sizeof r->text, (size_t)BUS_BATCH_MAX * (STORE_MESSAGE_MAX + 256));
     enum pf_err e = app_outbox_next(r->a, &arena, after_id, BUS_BATCH_MAX, r->m, &n);
     for (unsigned i = 0; e == PFE_OK && i < n; i++) {
         r->out[i] =
@@ -51,7 +56,7 @@ static enum pf_err relay_batch(struct relay *r, int64_t after_id, int64_t *ret_l
         memcpy(r->out[i].key, r->m[i].key, sizeof r->out[i].key);
         r->taken[i] = false;
     }
-    if (e == PFE_OK && n && after_id == 0)
+    if (e == PFE_OK && n && !r->oldest_us)
         r->oldest_us = r->m[0].created_us;
     if (e == PFE_OK && n)
         e = bus_publish(r->b, r->out, n, r->taken);
@@ -76,7 +81,7 @@ static void count_left(struct relay *r)
     struct arena arena;
     int64_t depth = 0, last = 0;
     unsigned n = BUS_BATCH_MAX;
-    arena_init(&arena, NULL, 0, (size_t)BUS_BATCH_MAX * (STORE_MESSAGE_MAX + 256));
+    arena_init(&arena, r->text, sizeof r->text, (size_t)BUS_BATCH_MAX * (STORE_MESSAGE_MAX + 256));
     while (n == BUS_BATCH_MAX && depth < COUNT_MAX) {
         n = 0;
         if (app_outbox_next(r->a, &arena, last, BUS_BATCH_MAX, r->m, &n) != PFE_OK)
@@ -97,9 +102,14 @@ static void count_left(struct relay *r)
 /* From the oldest to the newest. Ends early where nothing of a batch is taken. true: nothing is left. */
 static bool relay_all(struct relay *r)
 {
-    int64_t last = 0;
+    int64_t now = clock_mono(clock_system()), last = r->gone_to;
     unsigned n = BUS_BATCH_MAX;
     bool all = true;
+    if (now >= r->whole_at_us) {
+        r->whole_at_us = now + WHOLE_US;
+        last = 0;
+    }
+    r->oldest_us = 0;
     while (n == BUS_BATCH_MAX && !r->stop) {
         size_t taken = 0;
         n = 0;
@@ -108,6 +118,7 @@ static bool relay_all(struct relay *r)
         if (e != PFE_OK || (n && !taken))
             break;
     }
+    r->gone_to = all ? last : 0;
     return all;
 }
 
@@ -125,7 +136,7 @@ static void look(struct relay *r)
 {
     struct store_fence f;
     if (!app_lease_fence(r->a, APP_LEASE_RELAY, &f)) {
-        r->depth = r->oldest_us = 0; /* the one that has the lease says */
+        r->depth = r->oldest_us = r->gone_to = 0; /* the one that has the lease says */
         r->backoff_us = 0;
         return;
     }
