@@ -7,15 +7,18 @@ function setup(thread)
   thread:set("seed", threads)
 end
 
+-- All requests are alike but for nine digits: what is around them is made once, for wrk runs on the server's processors.
 function init(args)
-  key, event = args[1], args[2]
-  headers = { ["Content-Type"] = "application/json", ["X-API-Key"] = key }
-  prefix = string.format("guest-%d-%d-", os.time(), seed)
+  local headers = { ["Content-Type"] = "application/json", ["X-API-Key"] = args[1] }
+  local mark = "#########"
+  local body = string.format('{"user_id":"guest-%d-%d-%s","event_id":"%s","ticket_count":1}', os.time(), seed, mark, args[2])
+  local whole = wrk.format("POST", "/api/bookings", headers, body)
+  local at = whole:find(mark, 1, true)
+  before, after = whole:sub(1, at - 1), whole:sub(at + #mark)
   turn = 0
 end
 
 function request()
   turn = turn + 1
-  local body = string.format('{"user_id":"%s%d","event_id":"%s","ticket_count":1}', prefix, turn, event)
-  return wrk.format("POST", "/api/bookings", headers, body)
+  return before .. string.format("%09d", turn) .. after
 end
