@@ -230,17 +230,8 @@ enum pf_err app_outbox_next(struct app *a, struct arena *arena, int64_t after_id
 
 enum pf_err app_outbox_delivered(struct app *a, const int64_t *ids, size_t n)
 {
-    struct store_tx *tx;
-    if (n == 0)
-        return PFE_OK;
-    enum pf_err e = store_tx_begin(a->d.store, &tx);
-    if (e != PFE_OK)
-        return e;
-    e = store_outbox_delete(tx, ids, n);
-    if (e == PFE_OK)
-        return store_tx_commit(tx);
-    store_tx_rollback(tx);
-    return e;
+    struct job j = {.kind = JOB_DELIVERED, .delivered = ids, .n_delivered = n};
+    return n ? app_submit_wait(a, &j) : PFE_OK;
 }
 
 enum pf_err app_inbox_purge(struct app *a, int64_t before_us, int64_t *ret_n)

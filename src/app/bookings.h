@@ -108,7 +108,7 @@ unsigned app_bookings_expire_due(struct app *a);
 /* Not delivered yet, oldest first, with id > after_id. Strings in the arena. Blocking. */
 enum pf_err app_outbox_next(struct app *a, struct arena *arena, int64_t after_id, unsigned limit,
                             struct store_message *out, unsigned *ret_n) MUSTCHECK;
-/* They are deleted, in one commit. Blocking. */
+/* They are deleted, all in the commit of one of the ledger's groups. One caller at a time. Blocking. */
 enum pf_err app_outbox_delivered(struct app *a, const int64_t *ids, size_t n) MUSTCHECK;
 /* Forgets messages that consumers dealt with and that were made before then: none of them may come any more. Blocking.
  */

@@ -31,7 +31,8 @@ struct movement {
     bool ref_resolved;
 };
 
-enum job_kind { JOB_MOVE, JOB_OPEN, JOB_CLOSE, JOB_REBUILD, JOB_BOOKINGS };
+/* JOB_DELIVERED is never refused for want of room: the relay that brings it has one at a time. */
+enum job_kind { JOB_MOVE, JOB_OPEN, JOB_CLOSE, JOB_REBUILD, JOB_BOOKINGS, JOB_DELIVERED };
 
 struct booking; /* bookings.h */
 
@@ -44,6 +45,8 @@ struct job {
     bool atomic;             /* all or none */
     struct booking *booking; /* JOB_BOOKINGS */
     size_t n_bookings;
+    const int64_t *delivered; /* JOB_DELIVERED: ids of messages in the outbox */
+    size_t n_delivered;
     int64_t user;            /* OPEN, CLOSE (all of the user's accounts), REBUILD */
     money_currency currency; /* OPEN, REBUILD */
     struct app_idem idem;    /* reserved by the caller; ended by the caller after done */

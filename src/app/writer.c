@@ -127,6 +127,10 @@ static void decide_job(struct writer *w, struct job *j)
         writer_tickets_decide(w, j);
         return;
     }
+    if (j->kind == JOB_DELIVERED) {
+        j->err = writer_tickets_delivered(w, j);
+        return;
+    }
     for (size_t i = 0; i < j->n; i++) {
         struct movement *m = &j->m[i];
         if (m->err == PFE_OK)
@@ -509,7 +513,7 @@ enum pf_err app_submit(struct app *a, struct job *j)
     enum pf_err e = PFE_OK;
     if (w->stop) {
         e = PFE_DRAINING;
-    } else if (w->queued && w->queued + cost > a->cfg.queue_capacity) {
+    } else if (w->queued && w->queued + cost > a->cfg.queue_capacity && j->kind != JOB_DELIVERED) {
         e = PFE_BUSY;
     } else {
         bool idle = !w->first;

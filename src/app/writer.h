@@ -37,6 +37,8 @@ struct writer_tickets {
     struct store_message *outbox;
     struct store_inbox_ref *inbox; /* to be noted */
     size_t n_created, cap_created, n_outbox, cap_outbox, n_inbox, cap_inbox;
+    int64_t *delivered; /* messages to delete */
+    size_t n_delivered, cap_delivered;
     struct store_ref *refs; /* scratch of the look-ups */
     struct ticket_booking *found_bookings;
     struct ticket_event *found_events;
@@ -138,6 +140,8 @@ enum pf_err writer_tickets_gather(struct writer *w, struct booking *b) MUSTCHECK
 void writer_tickets_ask(struct writer *w, struct store_group_ask *ask, struct store_group *g);
 /* Decides the job's commands, each for itself. */
 void writer_tickets_decide(struct writer *w, struct job *j);
+/* Adds the messages that the job says are delivered. PFE_NOMEM. */
+enum pf_err writer_tickets_delivered(struct writer *w, const struct job *j) MUSTCHECK;
 /* What the group changed; false: nothing. */
 bool writer_tickets_commit(struct writer *w, struct store_commit *c);
 void writer_tickets_count(struct writer *w); /* after the commit: into the metrics, and the relay is woken */

@@ -47,6 +47,7 @@ void writer_tickets_free(struct writer_tickets *t)
     free(t->created);
     free(t->outbox);
     free(t->inbox);
+    free(t->delivered);
     free(t->refs);
     free(t->found_bookings);
     free(t->found_events);
@@ -151,7 +152,7 @@ void writer_tickets_begin(struct writer *w, struct job *list)
 {
     struct writer_tickets *t = w->t;
     size_t commands = 0;
-    t->n_events = t->n_bookings = t->n_asked = t->n_created = t->n_outbox = t->n_inbox = 0;
+    t->n_events = t->n_bookings = t->n_asked = t->n_created = t->n_outbox = t->n_inbox = t->n_delivered = 0;
     forget(&t->event_slot_of);
     forget(&t->booking_slot_of);
     forget(&t->inbox_slot_of);
@@ -549,12 +550,22 @@ void writer_tickets_decide(struct writer *w, struct job *j)
     }
 }
 
+enum pf_err writer_tickets_delivered(struct writer *w, const struct job *j)
+{
+    struct writer_tickets *t = w->t;
+    if (!GROW(t->delivered, t->cap_delivered, t->n_delivered + j->n_delivered))
+        return PFE_NOMEM;
+    memcpy(t->delivered + t->n_delivered, j->delivered, j->n_delivered * sizeof *j->delivered);
+    t->n_delivered += j->n_delivered;
+    return PFE_OK;
+}
+
 /* ---- committing ---- */
 
 bool writer_tickets_commit(struct writer *w, struct store_commit *c)
 {
     const struct writer_tickets *t = w->t;
-    bool any = t->n_created || t->n_outbox || t->n_inbox;
+    bool any = t->n_created || t->n_outbox || t->n_inbox || t->n_delivered;
     c->events = t->event_slots;
     c->n_events = t->n_events;
     c->bookings = t->booking_slots;
@@ -565,6 +576,8 @@ bool writer_tickets_commit(struct writer *w, struct store_commit *c)
     c->n_outbox = t->n_outbox;
     c->inbox = t->inbox;
     c->n_inbox = t->n_inbox;
+    c->delivered = t->delivered;
+    c->n_delivered = t->n_delivered;
     for (size_t i = 0; i < t->n_bookings && !any; i++) /* stock changes with bookings only */
         any = t->booking_slots[i].used;
     return any;

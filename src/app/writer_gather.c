@@ -203,6 +203,7 @@ void writer_gather(struct writer *w, struct job *j)
             }
         }
         break;
+    case JOB_DELIVERED:
     case JOB_REBUILD:
         break;
     }

@@ -347,11 +347,6 @@ enum pf_err store_event_status(struct store_tx *tx, int64_t id, enum ticket_even
     return tx->store->ops->event_status(tx, id, status);
 }
 
-enum pf_err store_outbox_delete(struct store_tx *tx, const int64_t *ids, size_t n)
-{
-    return tx->store->ops->outbox_delete(tx, ids, n);
-}
-
 enum pf_err store_inbox_purge(struct store_tx *tx, int64_t before_us, int64_t *ret_n)
 {
     return tx->store->ops->inbox_purge(tx, before_us, ret_n);

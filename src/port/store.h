@@ -196,6 +196,8 @@ struct store_commit {
     size_t n_outbox;
     const struct store_inbox_ref *inbox;
     size_t n_inbox;
+    const int64_t *delivered; /* outbox rows to delete; those that are gone already are fine */
+    size_t n_delivered;
 };
 
 /* ---- records ---- */
@@ -441,7 +443,6 @@ struct store_ops {
     enum pf_err (*idem_put)(struct store_tx *tx, const struct store_idem *i);
     enum pf_err (*event_insert)(struct store_tx *tx, struct ticket_event *e);
     enum pf_err (*event_status)(struct store_tx *tx, int64_t id, enum ticket_event_status status);
-    enum pf_err (*outbox_delete)(struct store_tx *tx, const int64_t *ids, size_t n);
     enum pf_err (*inbox_purge)(struct store_tx *tx, int64_t before_us, int64_t *ret_n);
 
     enum pf_err (*user_get)(struct store *s, int64_t id, struct store_user *ret);
@@ -600,8 +601,6 @@ enum pf_err store_idem_put(struct store_tx *tx, const struct store_idem *i) MUST
 /* PFE_WRONG_STATE: there is an event with this uuid. */
 enum pf_err store_event_insert(struct store_tx *tx, struct ticket_event *e) MUSTCHECK;
 enum pf_err store_event_status(struct store_tx *tx, int64_t id, enum ticket_event_status status) MUSTCHECK;
-/* Delivered: the rows are deleted. Ids of rows that are gone already are fine. */
-enum pf_err store_outbox_delete(struct store_tx *tx, const int64_t *ids, size_t n) MUSTCHECK;
 /* Forgets the messages made (by the time in their UUIDv7) before before_us. *ret_n (may be NULL): how many. */
 enum pf_err store_inbox_purge(struct store_tx *tx, int64_t before_us, int64_t *ret_n) MUSTCHECK;
 

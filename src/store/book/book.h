@@ -126,6 +126,8 @@ int64_t book_lag(struct book *b);
 typedef enum pf_err (*book_owner_fn)(void *ctx, int64_t user, bool *ret_ok);
 enum pf_err book_group_begin(struct book *b, const struct store_key *keys, size_t n, struct store_slot *slots,
                              book_owner_fn owner_ok, void *ctx) MUSTCHECK;
+/* A group that writes nothing. */
+bool book_group_empty(const struct store_commit *c);
 /* Follows the entries over the slots: sequence numbers without gaps, every side a slot, chains unbroken, slots as the
    entries leave them. PFE_INTERNAL: the caller is wrong. Sets group.marks and makes room for the new. */
 enum pf_err book_group_check(struct book *b, const struct store_commit *c) MUSTCHECK;

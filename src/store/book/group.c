@@ -163,6 +163,18 @@ static enum pf_err group_index(struct book *b, const struct store_commit *c)
     return book_reserve(b, n_new);
 }
 
+bool book_group_empty(const struct store_commit *c)
+{
+    bool any = c->n_entries || c->n_idem || c->n_created || c->n_outbox || c->n_inbox || c->n_delivered;
+    for (size_t i = 0; i < c->n_slots && !any; i++)
+        any = c->slots[i].used && c->slots[i].state == STORE_SLOT_NEW;
+    for (size_t i = 0; i < c->n_events && !any; i++)
+        any = c->events[i].used;
+    for (size_t i = 0; i < c->n_bookings && !any; i++)
+        any = c->bookings[i].used;
+    return !any;
+}
+
 enum pf_err book_group_check(struct book *b, const struct store_commit *c)
 {
     struct book_group *g = &b->group;

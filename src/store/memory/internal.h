@@ -91,7 +91,6 @@ void memory_tickets_judge(const struct memory_store *s, struct proof *p, int64_t
 
 enum pf_err memory_event_insert(struct store_tx *tx, struct ticket_event *e);
 enum pf_err memory_event_status(struct store_tx *tx, int64_t id, enum ticket_event_status status);
-enum pf_err memory_outbox_delete(struct store_tx *tx, const int64_t *ids, size_t n);
 enum pf_err memory_inbox_purge(struct store_tx *tx, int64_t before_us, int64_t *ret_n);
 enum pf_err memory_events_get(struct store *s, const struct store_ref *refs, size_t n, struct ticket_event *out);
 enum pf_err memory_bookings_get(struct store *s, const struct store_ref *refs, size_t n, struct ticket_booking *out);

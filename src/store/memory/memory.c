@@ -246,7 +246,6 @@ static const struct store_ops memory_ops = {
     .idem_put = memory_rec_idem_put,
     .event_insert = memory_event_insert,
     .event_status = memory_event_status,
-    .outbox_delete = memory_outbox_delete,
     .inbox_purge = memory_inbox_purge,
 
     .user_get = memory_rec_user_get,

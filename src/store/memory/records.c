@@ -24,7 +24,6 @@ static const struct {
                     offsetof(struct store_audit, address), offsetof(struct store_audit, request_id),
                     offsetof(struct store_audit, detail)}},
     [REC_EVENT] = {sizeof(struct ticket_event), 0, {0}},
-    [REC_DELIVERED] = {sizeof(int64_t), 0, {0}},
     [REC_FORGET] = {sizeof(int64_t), 0, {0}},
     [REC_IDEM] = {sizeof(struct store_idem), 2, {offsetof(struct store_idem, key), offsetof(struct store_idem, body)}},
 };
@@ -228,7 +227,7 @@ enum pf_err memory_rec_tx_commit(struct store_tx *tx)
     pthread_rwlock_wrlock(&m->lock);
     enum pf_err e = idem_publish(m, &x->t[REC_IDEM]);
     if (e == PFE_OK)
-        memory_tickets_publish(m, &x->t[REC_DELIVERED], &x->t[REC_FORGET]);
+        memory_tickets_publish(m, &x->t[REC_FORGET]);
     for (int t = 0; e == PFE_OK && t < REC_IDEM; t++) {
         if (!x->open[t])
             continue;

@@ -22,9 +22,8 @@ enum rec_table {
     REC_AUDIT,
     REC_EVENT,
     /* only what a transaction is to do: */
-    REC_IDEM,      /* rows to insert into memory_store.idem */
-    REC_DELIVERED, /* int64_t: outbox rows to delete */
-    REC_FORGET,    /* int64_t: inbox rows before that time */
+    REC_IDEM,   /* rows to insert into memory_store.idem */
+    REC_FORGET, /* int64_t: inbox rows before that time */
     REC_TABLES
 };
 
@@ -69,6 +68,6 @@ static inline size_t memory_rec_before(const struct rec_rows *rows, int64_t befo
 }
 
 /* What a transaction did to outbox and inbox; under lock for writing (ticketing.c). */
-void memory_tickets_publish(struct memory_store *s, const struct rec_rows *delivered, const struct rec_rows *forget);
+void memory_tickets_publish(struct memory_store *s, const struct rec_rows *forget);
 
 #endif

@@ -200,6 +200,18 @@ static void take_back(struct memory_store *s, const struct store_commit *c, cons
     }
 }
 
+static void drop_message(struct memory_tickets *t, int64_t id)
+{
+    size_t k = 0;
+    while (k < t->n_outbox && t->outbox[k].id != id)
+        k++;
+    if (k == t->n_outbox)
+        return;
+    free((char *)t->outbox[k].type.p);
+    memmove(&t->outbox[k], &t->outbox[k + 1], (t->n_outbox - k - 1) * sizeof *t->outbox);
+    t->n_outbox--;
+}
+
 enum pf_err memory_tickets_commit(struct memory_store *s, const struct store_commit *c)
 {
     struct memory_tickets *t = s->tickets;
@@ -227,6 +239,8 @@ enum pf_err memory_tickets_commit(struct memory_store *s, const struct store_com
     t->n_bookings += c->n_created;
     t->n_outbox += c->n_outbox;
     t->next_outbox += (int64_t)c->n_outbox;
+    for (size_t i = 0; i < c->n_delivered; i++)
+        drop_message(t, c->delivered[i]);
     return PFE_OK;
 }
 
@@ -257,14 +271,6 @@ enum pf_err memory_event_status(struct store_tx *tx, int64_t id, enum ticket_eve
     struct ticket_event row = *old;
     row.status = status;
     return memory_rec_replace(tx, REC_EVENT, (size_t)id - 1, &row);
-}
-
-enum pf_err memory_outbox_delete(struct store_tx *tx, const int64_t *ids, size_t n)
-{
-    enum pf_err e = memory_rec_open(tx, REC_DELIVERED) ? PFE_OK : PFE_NOMEM;
-    for (size_t i = 0; i < n && e == PFE_OK; i++)
-        e = memory_rec_add(tx, REC_DELIVERED, &ids[i]);
-    return e;
 }
 
 enum pf_err memory_inbox_purge(struct store_tx *tx, int64_t before_us, int64_t *ret_n)
@@ -298,20 +304,9 @@ static bool forget_one(struct memory_tickets *t, const uint8_t floor[16])
     return false;
 }
 
-void memory_tickets_publish(struct memory_store *s, const struct rec_rows *delivered, const struct rec_rows *forget)
+void memory_tickets_publish(struct memory_store *s, const struct rec_rows *forget)
 {
     struct memory_tickets *t = s->tickets;
-    for (size_t i = 0; i < delivered->n; i++) {
-        int64_t id = *(const int64_t *)delivered->v[i];
-        for (size_t k = 0; k < t->n_outbox; k++) {
-            if (t->outbox[k].id != id)
-                continue;
-            free((char *)t->outbox[k].type.p);
-            memmove(&t->outbox[k], &t->outbox[k + 1], (t->n_outbox - k - 1) * sizeof *t->outbox);
-            t->n_outbox--;
-            break;
-        }
-    }
     for (size_t i = 0; i < forget->n; i++) {
         uint8_t floor[16];
         ticket_uuid_floor(*(const int64_t *)forget->v[i], floor);

@@ -106,6 +106,7 @@ void pg_send_bookings(struct pg_q *q, struct pg_conn *c, const struct ticket_boo
                       size_t n);
 void pg_send_outbox(struct pg_q *q, struct pg_conn *c, const struct store_message *m, size_t n);
 void pg_send_inbox(struct pg_q *q, struct pg_conn *c, const struct store_inbox_ref *r, size_t n);
+void pg_send_delivered(struct pg_q *q, struct pg_conn *c, const int64_t *ids, size_t n);
 /* After the rows that it numbers. */
 void pg_send_ticket_ids(struct pg_q *q, struct pg_conn *c, const struct store_commit *k);
 
@@ -118,7 +119,6 @@ enum pf_err pg_tickets_judge(struct pg_conn *c, struct pg_tickets_found *ret) MU
 
 enum pf_err pg_event_insert(struct store_tx *tx, struct ticket_event *e);
 enum pf_err pg_event_status(struct store_tx *tx, int64_t id, enum ticket_event_status status);
-enum pf_err pg_outbox_delete(struct store_tx *tx, const int64_t *ids, size_t n);
 enum pf_err pg_inbox_purge(struct store_tx *tx, int64_t before_us, int64_t *ret_n);
 enum pf_err pg_events_get(struct store *s, const struct store_ref *refs, size_t n, struct ticket_event *out);
 enum pf_err pg_bookings_get(struct store *s, const struct store_ref *refs, size_t n, struct ticket_booking *out);

@@ -371,7 +371,6 @@ static const struct store_ops pg_ops = {
     .idem_put = pg_rec_idem_put,
     .event_insert = pg_event_insert,
     .event_status = pg_event_status,
-    .outbox_delete = pg_outbox_delete,
     .inbox_purge = pg_inbox_purge,
 
     .user_get = pg_rec_user_get,

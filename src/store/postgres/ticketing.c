@@ -271,6 +271,13 @@ void pg_send_inbox(struct pg_q *q, struct pg_conn *c, const struct store_inbox_r
     pg_q_send(q);
 }
 
+void pg_send_delivered(struct pg_q *q, struct pg_conn *c, const int64_t *ids, size_t n)
+{
+    pg_q_begin(q, c, "DELETE FROM outbox WHERE id = ANY ($1)");
+    pg_q_i64s(q, ids, sizeof *ids, n);
+    pg_q_send(q);
+}
+
 void pg_send_ticket_ids(struct pg_q *q, struct pg_conn *c, const struct store_commit *k)
 {
     pg_q_begin(q, c, "UPDATE ticket_ids SET booking = booking + $1, outbox = outbox + $2");
@@ -308,16 +315,6 @@ enum pf_err pg_event_status(struct store_tx *tx, int64_t id, enum ticket_event_s
     pg_q_i64(&q, status);
     pg_q_i64(&q, id);
     return pg_rec_hit(&q, PFE_NOT_FOUND);
-}
-
-enum pf_err pg_outbox_delete(struct store_tx *tx, const int64_t *ids, size_t n)
-{
-    struct pg_q q;
-    if (n == 0)
-        return PFE_OK;
-    pg_q_begin(&q, pg_rec_conn(tx), "DELETE FROM outbox WHERE id = ANY ($1)");
-    pg_q_i64s(&q, ids, sizeof *ids, n);
-    return pg_rec_run(&q);
 }
 
 enum pf_err pg_inbox_purge(struct store_tx *tx, int64_t before_us, int64_t *ret_n)

@@ -50,7 +50,7 @@ static enum pf_err witness(struct pg_ledger *l, const struct store_commit *c, st
 
 /* ---- the statements ---- */
 
-enum { SENT_MAX = PG_PIPE_MAX /* the most is 20 */ };
+enum { SENT_MAX = PG_PIPE_MAX /* the most is 21 */ };
 
 struct round {
     struct pg_conn *c;
@@ -141,6 +141,8 @@ static void send_tickets(struct round *r, const struct pg_ledger *l, const struc
         pg_send_outbox(next(r), r->c, c->outbox, c->n_outbox);
     if (c->n_inbox)
         pg_send_inbox(next(r), r->c, c->inbox, c->n_inbox);
+    if (c->n_delivered)
+        pg_send_delivered(next(r), r->c, c->delivered, c->n_delivered);
     if (c->n_created || c->n_outbox)
         pg_send_ticket_ids(next(r), r->c, c);
     if (c->n_created)
@@ -327,25 +329,13 @@ static enum pf_err again(struct postgres_store *s, const struct store_commit *c,
     return e;
 }
 
-static bool nothing_to_write(const struct store_commit *c)
-{
-    bool any = c->n_entries || c->n_idem || c->n_created || c->n_outbox || c->n_inbox;
-    for (size_t i = 0; i < c->n_slots && !any; i++)
-        any = c->slots[i].used && c->slots[i].state == STORE_SLOT_NEW;
-    for (size_t i = 0; i < c->n_events && !any; i++)
-        any = c->events[i].used;
-    for (size_t i = 0; i < c->n_bookings && !any; i++)
-        any = c->bookings[i].used;
-    return !any;
-}
-
 enum pf_err pg_group_commit(struct store *st, const struct store_commit *c)
 {
     struct postgres_store *s = pg_of(st);
     struct pg_ledger *l = s->ledger;
     struct pg_witness w;
     int64_t deadline = pg_commit_deadline(s);
-    if (nothing_to_write(c)) {
+    if (book_group_empty(c)) {
         /* what earlier groups did is acknowledged again, after a commit of this one's only (stall.c): it has locked the
            head, so there is something to wait for */
         enum pf_err e = pg_commit_by(&s->w, deadline);

@@ -409,7 +409,6 @@ static const struct store_ops sqlite_ops = {
     .idem_put = sqlite_rec_idem_put,
     .event_insert = sqlite_event_insert,
     .event_status = sqlite_event_status,
-    .outbox_delete = sqlite_outbox_delete,
     .inbox_purge = sqlite_inbox_purge,
 
     .user_get = sqlite_rec_user_get,

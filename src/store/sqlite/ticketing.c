@@ -214,6 +214,22 @@ static enum pf_err write_inbox(struct sqlite_conn *w, const struct store_inbox_r
     return e == PFE_WRONG_STATE ? PFE_IN_FLIGHT : e;
 }
 
+/* Numbers that follow one another go in one statement: most of what is delivered at once was written at once. */
+static enum pf_err write_delivered(struct sqlite_conn *w, const int64_t *ids, size_t n)
+{
+    enum pf_err e = PFE_OK;
+    for (size_t i = 0, run; i < n && e == PFE_OK; i += run) {
+        struct sqlite_q q;
+        for (run = 1; i + run < n && ids[i + run] == ids[i] + (int64_t)run;)
+            run++;
+        sqlite_q_begin(&q, w, "DELETE FROM outbox WHERE id BETWEEN ?1 AND ?2");
+        sqlite_q_i64(&q, ids[i]);
+        sqlite_q_i64(&q, ids[i + run - 1]);
+        e = sqlite_q_run(&q);
+    }
+    return e;
+}
+
 /* The numbers of what is created: read and moved on in one go. */
 static enum pf_err take_ids(struct sqlite_conn *w, const struct store_commit *c, int64_t *ret_outbox)
 {
@@ -250,7 +266,7 @@ enum pf_err sqlite_tickets_write(struct sqlite_store *s, const struct store_comm
         e = write_message(&s->w, &c->outbox[i], outbox + (int64_t)i);
     for (size_t i = 0; i < c->n_inbox && e == PFE_OK; i++)
         e = write_inbox(&s->w, &c->inbox[i]);
-    return e;
+    return e ? e : write_delivered(&s->w, c->delivered, c->n_delivered);
 }
 
 /* ---- records ---- */
@@ -281,18 +297,6 @@ enum pf_err sqlite_event_status(struct store_tx *tx, int64_t id, enum ticket_eve
     sqlite_q_i64(&q, status);
     sqlite_q_i64(&q, id);
     return sqlite_rec_hit(&q, PFE_NOT_FOUND);
-}
-
-enum pf_err sqlite_outbox_delete(struct store_tx *tx, const int64_t *ids, size_t n)
-{
-    enum pf_err e = PFE_OK;
-    for (size_t i = 0; i < n && e == PFE_OK; i++) {
-        struct sqlite_q q;
-        sqlite_q_begin(&q, sqlite_rec_conn(tx), "DELETE FROM outbox WHERE id = ?1");
-        sqlite_q_i64(&q, ids[i]);
-        e = sqlite_rec_run(&q);
-    }
-    return e;
 }
 
 enum pf_err sqlite_inbox_purge(struct store_tx *tx, int64_t before_us, int64_t *ret_n)

@@ -241,21 +241,9 @@ static enum pf_err write_group(struct sqlite_store *s, const struct store_commit
     return e;
 }
 
-static bool nothing_to_write(const struct store_commit *c)
-{
-    bool any = c->n_entries || c->n_idem || c->n_created || c->n_outbox || c->n_inbox;
-    for (size_t i = 0; i < c->n_slots && !any; i++)
-        any = c->slots[i].used && c->slots[i].state == STORE_SLOT_NEW;
-    for (size_t i = 0; i < c->n_events && !any; i++)
-        any = c->events[i].used;
-    for (size_t i = 0; i < c->n_bookings && !any; i++)
-        any = c->bookings[i].used;
-    return !any;
-}
-
 static enum pf_err commit(struct sqlite_store *s, const struct store_commit *c)
 {
-    if (nothing_to_write(c)) {
+    if (book_group_empty(c)) {
         sqlite_write_rollback(s);
         return PFE_OK;
     }
