@@ -73,6 +73,7 @@ enum pf_err sqlite_open_writer(struct sqlite_conn *c, const char *path, char ret
                                   "PRAGMA journal_size_limit = 16777216;"
                                   "PRAGMA cache_size = -8192;"
                                   "PRAGMA temp_store = MEMORY;"
+                                  "PRAGMA secure_delete = FAST;" /* else each message that goes is written over first */
                                   "PRAGMA foreign_keys = ON;";
     int rc = sqlite_conn_open(c, path, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE);
     if (rc == SQLITE_OK)
