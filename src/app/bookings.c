@@ -228,9 +228,9 @@ enum pf_err app_outbox_next(struct app *a, struct arena *arena, int64_t after_id
     return store_outbox_list(a->d.store, arena, after_id, limit, out, ret_n);
 }
 
-enum pf_err app_outbox_delivered(struct app *a, const int64_t *ids, size_t n)
+enum pf_err app_outbox_delivered(struct app *a, const struct store_outbox_ref *m, size_t n)
 {
-    struct job j = {.kind = JOB_DELIVERED, .delivered = ids, .n_delivered = n};
+    struct job j = {.kind = JOB_DELIVERED, .delivered = m, .n_delivered = n};
     return n ? app_submit_wait(a, &j) : PFE_OK;
 }
 

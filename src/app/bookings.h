@@ -108,8 +108,9 @@ unsigned app_bookings_expire_due(struct app *a);
 /* Not delivered yet, oldest first, with id > after_id. Strings in the arena. Blocking. */
 enum pf_err app_outbox_next(struct app *a, struct arena *arena, int64_t after_id, unsigned limit,
                             struct store_message *out, unsigned *ret_n) MUSTCHECK;
-/* They are deleted, all in the commit of one of the ledger's groups. One caller at a time. Blocking. */
-enum pf_err app_outbox_delivered(struct app *a, const int64_t *ids, size_t n) MUSTCHECK;
+/* They are deleted, all in the commit of one of the ledger's groups. An error: perhaps not. Needs no lease, for whoever
+ * still has them publishes them again. One caller at a time. Blocking. */
+enum pf_err app_outbox_delivered(struct app *a, const struct store_outbox_ref *m, size_t n) MUSTCHECK;
 /* Forgets messages that consumers dealt with and that were made before then: none of them may come any more. Blocking.
  */
 enum pf_err app_inbox_purge(struct app *a, int64_t before_us, int64_t *ret_n) MUSTCHECK;

@@ -45,7 +45,7 @@ struct job {
     bool atomic;             /* all or none */
     struct booking *booking; /* JOB_BOOKINGS */
     size_t n_bookings;
-    const int64_t *delivered; /* JOB_DELIVERED: ids of messages in the outbox */
+    const struct store_outbox_ref *delivered; /* JOB_DELIVERED: messages of the outbox */
     size_t n_delivered;
     int64_t user;            /* OPEN, CLOSE (all of the user's accounts), REBUILD */
     money_currency currency; /* OPEN, REBUILD */

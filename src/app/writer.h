@@ -37,7 +37,7 @@ struct writer_tickets {
     struct store_message *outbox;
     struct store_inbox_ref *inbox; /* to be noted */
     size_t n_created, cap_created, n_outbox, cap_outbox, n_inbox, cap_inbox;
-    int64_t *delivered; /* messages to delete */
+    struct store_outbox_ref *delivered; /* messages to delete */
     size_t n_delivered, cap_delivered;
     struct store_ref *refs; /* scratch of the look-ups */
     struct ticket_booking *found_bookings;

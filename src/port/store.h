@@ -113,6 +113,12 @@ struct store_message {
     struct str payload; /* JSON, at most STORE_MESSAGE_MAX bytes */
     int64_t created_us;
 };
+/* Which one. A replica that takes over and has missed the last ones gives their numbers out again: not another
+   message's row may go for that. */
+struct store_outbox_ref {
+    int64_t id;
+    uint8_t uuid[16];
+};
 
 /*
  * Leases: of all processes over a store, which one does a job. A lease has a name; its holder has it until ttl_us after
@@ -196,7 +202,7 @@ struct store_commit {
     size_t n_outbox;
     const struct store_inbox_ref *inbox;
     size_t n_inbox;
-    const int64_t *delivered; /* outbox rows to delete; those that are gone already are fine */
+    const struct store_outbox_ref *delivered; /* to be deleted; those that are gone already are fine */
     size_t n_delivered;
 };
 
@@ -552,11 +558,11 @@ enum pf_err store_lease_drop(struct store *s, struct str name, struct str holder
 /* Groups: one thread at a time. g->slots[i] answers ask->keys[i], and so on. */
 enum { STORE_GROUP_KEYS_MAX = 65536 };
 enum pf_err store_group_begin(struct store *s, const struct store_group_ask *ask, struct store_group *g) MUSTCHECK;
-/* Ends the group whatever it returns. An empty commit (nothing to add, no slot used) is allowed and writes nothing; of
-   a shared store it makes what the group was shown safe to acknowledge: until then it may be on this server only. The
-   store guards what was decided with conditions of its own, and then does nothing at all: PFE_WRONG_STATE (an entry was
-   resolved before, a booking is no longer in the state that it was loaded in), PFE_SOLD_OUT (held + sold of an event
-   would exceed its capacity, or one of them fall below 0), PFE_IN_FLIGHT (idempotency, inbox). */
+/* Ends the group whatever it returns. An empty commit (nothing to add or delete, no slot used) is allowed and writes
+   nothing; of a shared store it makes what the group was shown safe to acknowledge: until then it may be on this server
+   only. The store guards what was decided with conditions of its own, and then does nothing at all: PFE_WRONG_STATE (an
+   entry was resolved before, a booking is no longer in the state that it was loaded in), PFE_SOLD_OUT (held + sold of
+   an event would exceed its capacity, or one of them fall below 0), PFE_IN_FLIGHT (idempotency, inbox). */
 enum pf_err store_group_commit(struct store *s, const struct store_commit *c) MUSTCHECK;
 void store_group_abort(struct store *s);
 /* Writes behind what is not yet written of the projections (accounts, statistics). Between groups, same thread. */
@@ -658,7 +664,8 @@ enum pf_err store_booking_list(struct store *s, const struct store_booking_query
    is that of an embedded store. */
 enum pf_err store_bookings_due(struct store *s, int64_t now_us, unsigned limit, int64_t *out_ids,
                                unsigned *ret_n) MUSTCHECK;
-/* Messages not delivered yet with id > after_id, oldest first. Those of earlier ids are never committed later. */
+/* Messages not delivered yet with id > after_id, oldest first. Those of earlier ids are not committed later, unless a
+   replica took over that had missed some: it gives their numbers out again. */
 enum pf_err store_outbox_list(struct store *s, struct arena *a, int64_t after_id, unsigned limit,
                               struct store_message *out, unsigned *ret_n) MUSTCHECK;
 

@@ -29,7 +29,7 @@ struct relay {
     char text[BUS_BATCH_MAX * 512]; /* what most batches need */
     struct store_message m[BUS_BATCH_MAX];
     struct bus_message out[BUS_BATCH_MAX];
-    int64_t ids[BUS_BATCH_MAX];
+    struct store_outbox_ref gone[BUS_BATCH_MAX];
     bool taken[BUS_BATCH_MAX];
     /* Up to here all are gone: a shared store takes long to step over the rows that are deleted but not yet swept. From
        the first on all the same now and then, for a replica that takes over may give numbers out again. */
@@ -42,7 +42,8 @@ struct relay {
 
 /* One batch behind after_id: *ret_last is the last one's id, *ret_n how many there were, *ret_taken how many are gone.
  */
-static enum pf_err relay_batch(struct relay *r, int64_t after_id, int64_t *ret_last, unsigned *ret_n, size_t *ret_taken)
+static enum pf_err relay_batch(struct relay *r, bool first, int64_t after_id, int64_t *ret_last, unsigned *ret_n,
+                               size_t *ret_taken)
 {
     struct arena arena;
     unsigned n = 0;
@@ -56,15 +57,17 @@ static enum pf_err relay_batch(struct relay *r, int64_t after_id, int64_t *ret_l
         memcpy(r->out[i].key, r->m[i].key, sizeof r->out[i].key);
         r->taken[i] = false;
     }
-    if (e == PFE_OK && n && !r->oldest_us)
+    if (e == PFE_OK && n && first)
         r->oldest_us = r->m[0].created_us;
     if (e == PFE_OK && n)
         e = bus_publish(r->b, r->out, n, r->taken);
     for (unsigned i = 0; e == PFE_OK && i < n; i++)
-        if (r->taken[i])
-            r->ids[gone++] = r->m[i].id;
+        if (r->taken[i]) {
+            r->gone[gone].id = r->m[i].id;
+            memcpy(r->gone[gone++].uuid, r->m[i].uuid, sizeof r->m[i].uuid);
+        }
     if (e == PFE_OK)
-        e = app_outbox_delivered(r->a, r->ids, gone);
+        e = app_outbox_delivered(r->a, r->gone, gone);
     if (e == PFE_OK) {
         *ret_last = n ? r->m[n - 1].id : after_id;
         *ret_n = n;
@@ -109,11 +112,10 @@ static bool relay_all(struct relay *r)
         r->whole_at_us = now + WHOLE_US;
         last = 0;
     }
-    r->oldest_us = 0;
-    while (n == BUS_BATCH_MAX && !r->stop) {
+    for (bool first = true; n == BUS_BATCH_MAX && !r->stop; first = false) {
         size_t taken = 0;
         n = 0;
-        enum pf_err e = relay_batch(r, last, &last, &n, &taken);
+        enum pf_err e = relay_batch(r, first, last, &last, &n, &taken);
         all &= e == PFE_OK && taken == n;
         if (e != PFE_OK || (n && !taken))
             break;

@@ -52,6 +52,7 @@ struct tickets {
     struct store_booking_slot booking[MANY];
     struct ticket_booking created[MANY];
     struct store_message out[MANY];
+    struct store_outbox_ref gone[MANY];
     struct store_inbox_ref in[2];
     bool seen[2];
     struct store_group_ask ask;
@@ -109,9 +110,20 @@ static void add_booking(struct tickets *t, int64_t user, const char *guest, int6
     t->event.used = true;
 }
 
+/* As the outbox shows them; a number that is not in it with a uuid of nobody's. */
 static void delivered(struct tickets *t, const int64_t *ids, size_t n)
 {
-    t->c.delivered = ids;
+    struct store_message m[16];
+    unsigned all = 0;
+    assert_true(n <= MANY);
+    assert_int_equal(store_outbox_list(t->k->s, &t->k->arena, 0, 16, m, &all), PFE_OK);
+    for (size_t i = 0; i < n; i++) {
+        t->gone[i].id = ids[i];
+        for (unsigned j = 0; j < all; j++)
+            if (m[j].id == ids[i])
+                memcpy(t->gone[i].uuid, m[j].uuid, sizeof m[j].uuid);
+    }
+    t->c.delivered = t->gone;
     t->c.n_delivered = n;
 }
 
@@ -451,7 +463,7 @@ static void messages_out(struct kit *k)
     assert_int_equal(outbox(k, 0, m, 1), 1);
     assert_int_equal(m[0].id, 1);
 
-    /* delivered: not in a group that fails (the message was dealt with), and not what the group itself adds */
+    /* delivered: not in a group that fails (the message was dealt with) */
     struct store_inbox_ref in = {.consumer = STR("payment")};
     new_uuid(k, in.message);
     t = begin(k, e.id, NULL, 0, &in, 1);
@@ -468,7 +480,7 @@ static void messages_out(struct kit *k)
     assert_int_equal(commit_it(t), PFE_OK);
     t = begin(k, e.id, NULL, 0, NULL, 0);
     add_message(t, "BookingCreated", "{}"); /* no number comes twice: it is the 8th */
-    delivered(t, (const int64_t[]){5, 6, 2, 1, 3, 17}, 6);
+    delivered(t, (const int64_t[]){5, 6, 2, 1, 3, k->engine == KIT_SQLITE ? 17 : 8}, 6); /* an 8th of another uuid */
     assert_int_equal(commit_it(t), PFE_OK);
     kit_reopen(k);
     assert_int_equal(outbox(k, 0, m, 8), 3);

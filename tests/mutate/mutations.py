@@ -463,7 +463,7 @@ MUTATIONS = [
         "src/bus/rabbit/publish.c", "        w->tags[i] = ++r->out_tag;",
         "        w->tags[i] = ++r->out_tag;\n        w->taken[i] = true;", "contract/bus"),
     bug("relay-forgets-refused", "what the bus did not take is deleted from the outbox",
-        "src/worker/relay.c", "if (r->taken[i])", "if (r->taken[i] || r->out[i].type.n)",
+        "src/worker/relay.c", "if (r->taken[i]) {", "if (r->taken[i] || r->out[i].type.n) {",
         "unit/app/payments"),
     bug("relay-sleeps-on", "a commit's messages wait until the relay looks by itself",
         BOOKINGS, "        app_messages_wake(w->a);", "        (void)w->a;",

@@ -200,12 +200,12 @@ static void take_back(struct memory_store *s, const struct store_commit *c, cons
     }
 }
 
-static void drop_message(struct memory_tickets *t, int64_t id)
+static void drop_message(struct memory_tickets *t, const struct store_outbox_ref *m)
 {
     size_t k = 0;
-    while (k < t->n_outbox && t->outbox[k].id != id)
+    while (k < t->n_outbox && t->outbox[k].id != m->id)
         k++;
-    if (k == t->n_outbox)
+    if (k == t->n_outbox || memcmp(t->outbox[k].uuid, m->uuid, sizeof m->uuid) != 0)
         return;
     free((char *)t->outbox[k].type.p);
     memmove(&t->outbox[k], &t->outbox[k + 1], (t->n_outbox - k - 1) * sizeof *t->outbox);
@@ -240,7 +240,7 @@ enum pf_err memory_tickets_commit(struct memory_store *s, const struct store_com
     t->n_outbox += c->n_outbox;
     t->next_outbox += (int64_t)c->n_outbox;
     for (size_t i = 0; i < c->n_delivered; i++)
-        drop_message(t, c->delivered[i]);
+        drop_message(t, &c->delivered[i]);
     return PFE_OK;
 }
 

@@ -106,7 +106,7 @@ void pg_send_bookings(struct pg_q *q, struct pg_conn *c, const struct ticket_boo
                       size_t n);
 void pg_send_outbox(struct pg_q *q, struct pg_conn *c, const struct store_message *m, size_t n);
 void pg_send_inbox(struct pg_q *q, struct pg_conn *c, const struct store_inbox_ref *r, size_t n);
-void pg_send_delivered(struct pg_q *q, struct pg_conn *c, const int64_t *ids, size_t n);
+void pg_send_delivered(struct pg_q *q, struct pg_conn *c, const struct store_outbox_ref *m, size_t n);
 /* After the rows that it numbers. */
 void pg_send_ticket_ids(struct pg_q *q, struct pg_conn *c, const struct store_commit *k);
 

@@ -271,10 +271,13 @@ void pg_send_inbox(struct pg_q *q, struct pg_conn *c, const struct store_inbox_r
     pg_q_send(q);
 }
 
-void pg_send_delivered(struct pg_q *q, struct pg_conn *c, const int64_t *ids, size_t n)
+void pg_send_delivered(struct pg_q *q, struct pg_conn *c, const struct store_outbox_ref *m, size_t n)
 {
-    pg_q_begin(q, c, "DELETE FROM outbox WHERE id = ANY ($1)");
-    pg_q_i64s(q, ids, sizeof *ids, n);
+    pg_q_begin(q, c,
+               "DELETE FROM outbox o USING unnest($1::int8[], $2::bytea[]) k(id, uuid)"
+               " WHERE o.id = k.id AND o.uuid = k.uuid");
+    pg_q_i64s(q, &m->id, sizeof *m, n);
+    pg_q_blobs_fixed(q, m->uuid, sizeof *m, sizeof m->uuid, n);
     pg_q_send(q);
 }
 

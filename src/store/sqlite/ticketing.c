@@ -214,17 +214,18 @@ static enum pf_err write_inbox(struct sqlite_conn *w, const struct store_inbox_r
     return e == PFE_WRONG_STATE ? PFE_IN_FLIGHT : e;
 }
 
-/* Numbers that follow one another go in one statement: most of what is delivered at once was written at once. */
-static enum pf_err write_delivered(struct sqlite_conn *w, const int64_t *ids, size_t n)
+/* By number alone, as none is ever given out twice here. Those that follow one another go in one statement: most of
+   what is delivered at once was written at once. */
+static enum pf_err write_delivered(struct sqlite_conn *w, const struct store_outbox_ref *m, size_t n)
 {
     enum pf_err e = PFE_OK;
     for (size_t i = 0, run; i < n && e == PFE_OK; i += run) {
         struct sqlite_q q;
-        for (run = 1; i + run < n && ids[i + run] == ids[i] + (int64_t)run;)
+        for (run = 1; i + run < n && m[i + run].id == m[i].id + (int64_t)run;)
             run++;
         sqlite_q_begin(&q, w, "DELETE FROM outbox WHERE id BETWEEN ?1 AND ?2");
-        sqlite_q_i64(&q, ids[i]);
-        sqlite_q_i64(&q, ids[i + run - 1]);
+        sqlite_q_i64(&q, m[i].id);
+        sqlite_q_i64(&q, m[i + run - 1].id);
         e = sqlite_q_run(&q);
     }
     return e;

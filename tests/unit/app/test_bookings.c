@@ -450,7 +450,12 @@ static void delivered_messages_go(void **state)
         tix_hold(f, &e, 0, 1);
     OK(app_outbox_next(f->app, &f->arena, 0, 8, m, &n));
     assert_int_equal(n, 3);
-    OK(app_outbox_delivered(f->app, (int64_t[]){m[0].id, m[1].id}, 2));
+    struct store_outbox_ref gone[2];
+    for (int i = 0; i < 2; i++) {
+        gone[i].id = m[i].id;
+        memcpy(gone[i].uuid, m[i].uuid, sizeof m[i].uuid);
+    }
+    OK(app_outbox_delivered(f->app, gone, 2));
     OK(app_outbox_delivered(f->app, NULL, 0));
     int64_t last = m[2].id;
     OK(app_outbox_next(f->app, &f->arena, 0, 8, m, &n));
