@@ -65,11 +65,9 @@ def test_an_older_or_newer_schema_ends_with_78(cluster, tmp_path):
     assert cli("verify", env=env).returncode == 0
     cluster.sql(f"INSERT INTO schema_migration VALUES ({newest + 1}, 'later', '\\x00', 0)")
     before = everything(cluster)
-    for command in (("serve", "--port", "0", "--data", tmp_path / "d"), ("migrate", "up"), *looks):
+    for command in (("serve", "--port", "0", "--data", tmp_path / "d"), ("migrate", "up"), ("migrate", "down"), ("migrate", "status"), *looks):
         r = cli(*command, env=env)
         assert r.returncode == 78 and len(lines(r.stderr)) == 1 and "newer" in r.stderr, (command, r.returncode, r.stderr)
-    r = cli("migrate", "down", env=env)
-    assert r.returncode == 1 and len(lines(r.stderr)) == 1 and "newer" in r.stderr, r.stderr
     assert everything(cluster) == before
 
 

@@ -445,8 +445,8 @@ enum pf_err store_postgres_migrations(const struct postgres_options *o, struct p
         return e;
     e = connect(s, o, ret_why);
     if (e == PFE_OK) {
-        e = pg_schema_list(&s->w, out, cap, ret_n);
-        if (e)
+        e = pg_schema_list(&s->w, out, cap, ret_n, ret_why);
+        if (e && e != PFE_WRONG_STATE)
             snprintf(ret_why, PG_WHY, "cannot read the database: %.200s", s->w.why);
     }
     store_free(s);

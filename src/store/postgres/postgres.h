@@ -71,6 +71,7 @@ struct postgres_migration {
     bool applied, intact; /* intact: the applied text has the checksum of the embedded one */
     int64_t applied_us;
 };
+/* PFE_WRONG_STATE: the database has one that is newer than all that this program knows. */
 enum pf_err store_postgres_migrations(const struct postgres_options *o, struct postgres_migration *out, unsigned cap,
                                       unsigned *ret_n, char ret_why[256]) MUSTCHECK;
 /* to < 0: all the way up. Runs under an advisory lock: of several at once, each step is done by one. Going down past a

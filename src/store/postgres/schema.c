@@ -25,7 +25,15 @@ static enum pf_err one_bool(struct pg_conn *c, const char *sql, bool *ret)
     return e;
 }
 
-enum pf_err pg_schema_list(struct pg_conn *c, struct postgres_migration *out, unsigned cap, unsigned *ret_n)
+static enum pf_err newer(int64_t version, char ret_why[PG_WHY])
+{
+    snprintf(ret_why, PG_WHY, "the database has migration %lld, this program knows %u: it is newer", (long long)version,
+             postgres_migration_texts_n);
+    return PFE_WRONG_STATE;
+}
+
+enum pf_err pg_schema_list(struct pg_conn *c, struct postgres_migration *out, unsigned cap, unsigned *ret_n,
+                           char ret_why[PG_WHY])
 {
     unsigned n = postgres_migration_texts_n < cap ? postgres_migration_texts_n : cap;
     for (unsigned i = 0; i < n; i++)
@@ -34,12 +42,15 @@ enum pf_err pg_schema_list(struct pg_conn *c, struct postgres_migration *out, un
     *ret_n = n;
     bool there = false;
     enum pf_err e = one_bool(c, has_table, &there);
+    enum pf_err bad = PFE_OK;
     if (e || !there)
         return e;
     struct pg_q q;
     pg_q_begin(&q, c, applied_list);
     while (pg_q_next(&q)) {
         int64_t v = pg_col_i64(&q, 0);
+        if (v > postgres_migration_texts_n)
+            bad = newer(v, ret_why);
         if (v < 1 || v > n)
             continue;
         uint8_t applied[SHA256_LEN], embedded[SHA256_LEN];
@@ -49,7 +60,8 @@ enum pf_err pg_schema_list(struct pg_conn *c, struct postgres_migration *out, un
         out[v - 1].intact = memcmp(applied, embedded, sizeof applied) == 0;
         out[v - 1].applied_us = pg_col_i64(&q, 2);
     }
-    return pg_q_end(&q);
+    e = pg_q_end(&q);
+    return e ? e : bad;
 }
 
 static bool same(const struct pg_q *q, int64_t version)
@@ -76,8 +88,7 @@ enum pf_err pg_schema_check(struct pg_conn *c, int *ret_version, char ret_why[PG
             }
             bad = PFE_WRONG_STATE;
             if (v > postgres_migration_texts_n)
-                snprintf(ret_why, PG_WHY, "the database has migration %lld, this program knows %u: it is newer",
-                         (long long)v, postgres_migration_texts_n);
+                (void)newer(v, ret_why);
             else
                 snprintf(ret_why, PG_WHY, "migration %lld in the database is not the one of this program",
                          (long long)v);

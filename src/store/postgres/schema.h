@@ -18,7 +18,9 @@ enum pf_err pg_schema_check(struct pg_conn *c, int *ret_version, char ret_why[PG
 /* Up or down to a version (< 0: newest), all steps in one transaction, of which there is one at a time in a schema.
    PFE_WRONG_STATE: also when going down would drop journal entries. */
 enum pf_err pg_schema_migrate(struct pg_conn *c, int to, char ret_why[PG_WHY]) MUSTCHECK;
-/* Applied and embedded migrations side by side; the database may lack the table. */
-enum pf_err pg_schema_list(struct pg_conn *c, struct postgres_migration *out, unsigned cap, unsigned *ret_n) MUSTCHECK;
+/* Applied and embedded migrations side by side. PFE_WRONG_STATE and a reason when the database's are newer; the
+ * database may lack the table. */
+enum pf_err pg_schema_list(struct pg_conn *c, struct postgres_migration *out, unsigned cap, unsigned *ret_n,
+                           char ret_why[PG_WHY]) MUSTCHECK;
 
 #endif

@@ -58,8 +58,8 @@ enum pf_err store_sqlite_migrations(const char *dir, struct sqlite_migration *ou
         return PFE_NOMEM;
     enum pf_err e = open_reader(path, &c, ret_why);
     if (e == PFE_OK) {
-        e = schema_list(&c, out, cap, ret_n);
-        if (e)
+        e = schema_list(&c, out, cap, ret_n, ret_why);
+        if (e && e != PFE_WRONG_STATE)
             snprintf(ret_why, SQLITE_WHY, "cannot read %.150s: %s", path, sqlite3_errmsg(c.db));
     }
     sqlite_conn_close(&c);

@@ -20,7 +20,15 @@ static enum pf_err has_table(struct sqlite_conn *c, bool *ret)
     return e;
 }
 
-enum pf_err schema_list(struct sqlite_conn *c, struct sqlite_migration *out, unsigned cap, unsigned *ret_n)
+static enum pf_err newer(int64_t version, char ret_why[SQLITE_WHY])
+{
+    snprintf(ret_why, SQLITE_WHY, "the database has migration %lld, this program knows %u: it is newer",
+             (long long)version, sqlite_migration_texts_n);
+    return PFE_WRONG_STATE;
+}
+
+enum pf_err schema_list(struct sqlite_conn *c, struct sqlite_migration *out, unsigned cap, unsigned *ret_n,
+                        char ret_why[SQLITE_WHY])
 {
     unsigned n = sqlite_migration_texts_n < cap ? sqlite_migration_texts_n : cap;
     for (unsigned i = 0; i < n; i++)
@@ -29,12 +37,15 @@ enum pf_err schema_list(struct sqlite_conn *c, struct sqlite_migration *out, uns
     *ret_n = n;
     bool there;
     enum pf_err e = has_table(c, &there);
+    enum pf_err bad = PFE_OK;
     if (e || !there)
         return e;
     struct sqlite_q q;
     sqlite_q_begin(&q, c, "SELECT version, checksum, applied_us FROM schema_migration ORDER BY version");
     while (sqlite_q_next(&q)) {
         int64_t v = sqlite_col_i64(&q, 0);
+        if (v > sqlite_migration_texts_n)
+            bad = newer(v, ret_why);
         if (v < 1 || v > n)
             continue;
         uint8_t applied[SHA256_LEN], embedded[SHA256_LEN];
@@ -44,7 +55,8 @@ enum pf_err schema_list(struct sqlite_conn *c, struct sqlite_migration *out, uns
         out[v - 1].intact = memcmp(applied, embedded, sizeof applied) == 0;
         out[v - 1].applied_us = sqlite_col_i64(&q, 2);
     }
-    return sqlite_q_end(&q);
+    e = sqlite_q_end(&q);
+    return e ? e : bad;
 }
 
 enum pf_err schema_check(struct sqlite_conn *c, int *ret_version, char ret_why[SQLITE_WHY])
@@ -67,8 +79,7 @@ enum pf_err schema_check(struct sqlite_conn *c, int *ret_version, char ret_why[S
             }
             e = PFE_WRONG_STATE;
             if (v > sqlite_migration_texts_n)
-                snprintf(ret_why, SQLITE_WHY, "the database has migration %lld, this program knows %u: it is newer",
-                         (long long)v, sqlite_migration_texts_n);
+                (void)newer(v, ret_why);
             else
                 snprintf(ret_why, SQLITE_WHY, "migration %lld in the database is not the one of this program",
                          (long long)v);

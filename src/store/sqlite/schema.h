@@ -20,7 +20,9 @@ enum pf_err schema_check(struct sqlite_conn *c, int *ret_version, char ret_why[S
 /* Up or down to a version (< 0: newest), each step in its own transaction. PFE_WRONG_STATE: also when going down would
    drop journal entries. */
 enum pf_err schema_migrate(struct sqlite_conn *c, int to, char ret_why[SQLITE_WHY]) MUSTCHECK;
-/* Applied and embedded migrations side by side; c->db may lack the table. */
-enum pf_err schema_list(struct sqlite_conn *c, struct sqlite_migration *out, unsigned cap, unsigned *ret_n) MUSTCHECK;
+/* Applied and embedded migrations side by side. PFE_WRONG_STATE and a reason when the database's are newer; c->db may
+ * lack the table. */
+enum pf_err schema_list(struct sqlite_conn *c, struct sqlite_migration *out, unsigned cap, unsigned *ret_n,
+                        char ret_why[SQLITE_WHY]) MUSTCHECK;
 
 #endif

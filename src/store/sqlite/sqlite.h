@@ -39,6 +39,7 @@ struct sqlite_migration {
     bool applied, intact; /* intact: the applied text has the checksum of the embedded one */
     int64_t applied_us;
 };
+/* PFE_WRONG_STATE: the database has one that is newer than all that this program knows. */
 enum pf_err store_sqlite_migrations(const char *dir, struct sqlite_migration *out, unsigned cap, unsigned *ret_n,
                                     char ret_why[256]) MUSTCHECK;
 /* to < 0: all the way up. Going down past a version that would drop what was recorded (journal, users, audit, events,
