@@ -42,7 +42,7 @@ static void relay(struct http_req *r, struct exchange *x)
 {
     enum { OWN = 4 };
     struct http_pair *out = arena_alloc(&r->arena, (x->n_head + OWN) * sizeof *out), p;
-    char age[24], cookie[128];
+    char age[24], cookie[256]; /* a name of 63 bytes, a value of 16, a path of ours */
     unsigned n = 0;
     if (!out) {
         http_stream_leave(x->down);
@@ -59,8 +59,9 @@ static void relay(struct http_req *r, struct exchange *x)
     }
     out[n++] = (struct http_pair){STR("Via"), str_c(x->g->via)};
     if (x->sticky) {
-        int len =
-            snprintf(cookie, sizeof cookie, "%s=%s; Path=/; HttpOnly; SameSite=Lax", x->g->cookie_name, x->cookie);
+        /* each group has a cookie of its own: the longest path that fits comes first in a request */
+        int len = snprintf(cookie, sizeof cookie, "%s=%s; Path=%s; HttpOnly; SameSite=Lax%s", x->g->cookie_name,
+                           x->cookie, x->row->prefix, r->https ? "; Secure" : "");
         out[n++] = (struct http_pair){STR("Set-Cookie"), {cookie, (size_t)len}};
     }
     if (x->stale_us >= 0) {

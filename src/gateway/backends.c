@@ -157,7 +157,12 @@ static void on_list(void *ctx, const struct registry_list *list)
                          one->port);
         if (one->health == REGISTRY_CRITICAL || n >= (int)sizeof url)
             continue;
-        want(g, &(struct gateway_backend){.name = one->id, .url = url, .group = group->id, .weight = one->weight},
+        want(g,
+             &(struct gateway_backend){.name = one->id,
+                                       .url = url,
+                                       .group = group->id,
+                                       .weight = one->weight,
+                                       .max_connections = GATEWAY_CONNECTIONS_USUAL},
              true);
     }
     drain_unwanted(g, group->id, group->id + 1, true);
@@ -180,13 +185,13 @@ bool backends_init(struct gateway *g, const struct gateway_config *c, char why[2
         bc.ctx = g;
         bc.sticky_salt = i;
         const char *fault = balancer_fault(&bc);
-        g->groups[i] = (struct group){.id = (enum gateway_group)i, .g = g, .service = c->service[i]};
+        g->groups[i] =
+            (struct group){.id = (enum gateway_group)i, .g = g, .service = c->service[i], .sticky = bc.sticky};
         g->groups[i].balancer = fault ? NULL : balancer_new(&bc, gateway_now());
         if (!g->groups[i].balancer) {
             snprintf(why, 256, "load_balancer: %s", fault ? fault : "out of memory");
             return false;
         }
-        g->sticky |= bc.sticky;
         g->check_timeout_us[i] = bc.check_timeout_us;
     }
     backends_apply(g, c);

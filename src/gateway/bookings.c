@@ -13,6 +13,7 @@
 #include "codec/json_in.h"
 #include "codec/json_out.h"
 #include "domain/money/money.h"
+#include "domain/ticketing/ticketing.h"
 #include "gateway/bookings.h"
 #include "gateway/headers.h"
 #include "gateway/internal.h"
@@ -321,7 +322,8 @@ static struct str id_of(const struct json *v)
     return v->type == JSON_STRING || str_to_u64(v->s, &n) ? v->s : STR_NONE;
 }
 
-static void check_id(struct problem *p, const struct json *body, const char *name, bool needed, struct str *ret)
+static void check_id(struct problem *p, const struct json *body, const char *name, bool needed, bool number,
+                     struct str *ret)
 {
     const struct json *v = json_get(body, name);
     if (v && v->type == JSON_NULL)
@@ -329,7 +331,7 @@ static void check_id(struct problem *p, const struct json *body, const char *nam
     *ret = id_of(v);
     if (!v && needed)
         problem_field(p, "body", name, "missing", "is required");
-    else if (v && (ret->n == 0 || ret->n > ID_MAX))
+    else if (v && (ret->n == 0 || ret->n > ID_MAX || (v->type == JSON_NUMBER && !number)))
         problem_field(p, "body", name, "type", "must be text of 1 to %d bytes", ID_MAX);
 }
 
@@ -341,18 +343,23 @@ static void check_count(struct problem *p, const struct json *body, int32_t *ret
         problem_field(p, "body", "ticket_count", "missing", "is required");
     else if (v->type != JSON_NUMBER || !str_to_i64(v->s, &n))
         problem_field(p, "body", "ticket_count", "type", "must be a whole number");
-    else if (n < 1 || n > INT32_MAX)
-        problem_field(p, "body", "ticket_count", "range", "must be 1 or more");
+    else if (n < 1 || n > TICKET_COUNT_MAX)
+        problem_field(p, "body", "ticket_count", "range", "must be from 1 to %d", TICKET_COUNT_MAX);
     *ret = (int32_t)n;
 }
 
 static bool json_type(const struct http_req *r)
 {
-    struct str type = http_header(r, "content-type");
+    struct str type = http_header(r, "content-type"), coding = http_header(r, "content-encoding");
+    if (coding.n && !str_eq_nocase(coding, STR("identity")))
+        return false;
     const char *semicolon = type.n ? memchr(type.p, ';', type.n) : NULL;
     if (semicolon)
         type.n = (size_t)(semicolon - type.p);
-    return str_eq_nocase(str_trim(type), STR("application/json"));
+    type = str_trim(type);
+    return str_eq_nocase(type, STR("application/json")) ||
+           (type.n > 5 && memchr(type.p, '/', type.n) &&
+            str_eq_nocase((struct str){type.p + type.n - 5, 5}, STR("+json")));
 }
 
 static bool take_create(struct exchange *x, struct ask *ask, struct http_req *r, struct problem *p)
@@ -367,18 +374,18 @@ static bool take_create(struct exchange *x, struct ask *ask, struct http_req *r,
         problem_set(p, PFE_BAD_HEADER, "Idempotency-Key is empty.");
         return false;
     }
-    p->code = json_parse(&r->arena, r->body, &body, p);
+    p->code = json_parse(&r->arena, r->body.n ? r->body : STR("{}"), &body, p);
     if (p->code != PFE_OK)
         return false;
     if (body->type != JSON_OBJECT) {
-        problem_set(p, PFE_BAD_JSON, "The body must be an object.");
+        problem_field(p, "body", "", "type", "must be a JSON object");
         return false;
     }
     bool known = http_header(r, "authorization").n || http_header(r, "x-api-key").n;
-    check_id(p, body, "user_id", !known, &user);
+    check_id(p, body, "user_id", !known, true, &user);
     const struct json *id = json_get(body, "user_id");
     ask->user_number = id && id->type == JSON_NUMBER;
-    check_id(p, body, "event_id", true, &event);
+    check_id(p, body, "event_id", true, false, &event);
     check_count(p, body, &ask->count);
     if (p->code != PFE_OK)
         return false;

@@ -217,7 +217,7 @@ static void launch(struct exchange *x)
 {
     x->state = X_RUNNING;
     x->backend = x->lease.data;
-    if (x->g->sticky && strcmp(x->lease.cookie, x->cookie) != 0) {
+    if (x->g->groups[x->row->group].sticky && strcmp(x->lease.cookie, x->cookie) != 0) {
         memcpy(x->cookie, x->lease.cookie, sizeof x->cookie);
         x->sticky = true;
     }
@@ -229,7 +229,7 @@ static void launch(struct exchange *x)
 static void elsewhere(struct exchange *x, int64_t now)
 {
     struct balancer_lease other;
-    if (!x->failed || x->lease.data != x->failed || x->cookie[0])
+    if (!x->failed || x->lease.data != x->failed)
         return;
     if (balancer_pick(balancer_of(x), STR_NONE, x, rand_u64(), now, &other) == BALANCER_PICKED &&
         other.data != x->failed) {
@@ -250,7 +250,9 @@ static void attempt(struct exchange *x)
         judge(x, END_BREAKER);
         return;
     }
-    switch (balancer_pick(balancer_of(x), str_c(x->cookie[0] ? x->cookie : NULL), x, rand_u64(), now, &x->lease)) {
+    /* whoever has failed is not stuck to */
+    struct str cookie = str_c(x->cookie[0] && !x->failed ? x->cookie : NULL);
+    switch (balancer_pick(balancer_of(x), cookie, x, rand_u64(), now, &x->lease)) {
     case BALANCER_PICKED:
         elsewhere(x, now);
         launch(x);

@@ -37,6 +37,7 @@ struct gateway_backend {
     unsigned weight;          /* 0..1000 */
     unsigned max_connections; /* requests at a time; 0: no bound */
 };
+enum { GATEWAY_CONNECTIONS_USUAL = 1000 }; /* max_connections where nobody says it, as of the registry's backends */
 
 struct gateway_breaker {
     const char *name; /* of a group, or "default" */

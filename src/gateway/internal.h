@@ -81,6 +81,7 @@ struct group {
     struct gateway *g;
     struct balancer *balancer;
     const char *service; /* NULL: none */
+    bool sticky;
     uint64_t generation; /* of the registry's list */
 };
 
@@ -222,7 +223,6 @@ struct gateway {
     struct metric_counter *refused[ROWS_MAX];
     struct fallback *fallback; /* NULL: off */
     int64_t check_timeout_us[GATEWAY_GROUPS];
-    bool sticky;
     char cookie_name[64], health_path[256], via[80], version[64];
     struct registry *registry;
     struct metrics *metrics;

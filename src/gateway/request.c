@@ -233,7 +233,7 @@ struct exchange *request_exchange(struct gateway *g, struct http_req *r, const s
     atomic_init(&x->holders, 2);
     const struct http_pair *h;
     unsigned n = http_headers(r, &h);
-    if (g->sticky)
+    if (g->groups[row->group].sticky)
         (void)str_copy(x->cookie, sizeof x->cookie, header_cookie(h, n, str_c(g->cookie_name)));
     struct build b = {.x = x, .end = &x->sent};
     b.failed = !target(x, r, path);

@@ -1,6 +1,7 @@
 /* payflow serve --role gateway: the gateway, wired together from the settings. */
 #include "gateway/gateway.h"
 
+#include <arpa/inet.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -190,6 +191,18 @@ static bool url_ok(const char *url, char out[300])
     return str_copy(out, 300, s);
 }
 
+/* Of a url that is in order. */
+static bool is_numeric(const char *url)
+{
+    unsigned char address[sizeof(struct in6_addr)];
+    char host[300];
+    const char *at = url + sizeof "http://" - 1;
+    bool v6 = *at == '[';
+    at += v6;
+    return str_copy(host, sizeof host, (struct str){at, strcspn(at, v6 ? "]" : ":")}) &&
+           inet_pton(v6 ? AF_INET6 : AF_INET, host, address) == 1;
+}
+
 static bool plan_backend(struct plan *p, const struct conf *c, const char *place, char why[256])
 {
     static const char prefix[] = "load_balancer.backends";
@@ -212,18 +225,23 @@ static bool plan_backend(struct plan *p, const struct conf *c, const char *place
     if (i)
         snprintf(p->urls[at], sizeof p->urls[at], strchr(i->address, ':') ? "http://[%s]:%u" : "http://%s:%u",
                  i->address, i->port);
+    if (group == GATEWAY_BOOKING && !is_numeric(p->urls[at])) {
+        snprintf(why, 256,
+                 "load_balancer: the url of backend %.60s must have a numeric address, as gRPC is spoken there", name);
+        return false;
+    }
     for (size_t k = 0; k < at; k++) {
         if (p->backends[k].group == (enum gateway_group)group && strcmp(p->backends[k].name, name) == 0) {
             snprintf(why, 256, "load_balancer: backend %.60s occurs twice", name);
             return false;
         }
     }
-    p->backends[at] =
-        (struct gateway_backend){.name = name,
-                                 .url = p->urls[at],
-                                 .group = (enum gateway_group)group,
-                                 .weight = (unsigned)number(c, prefix, place, "weight", 100),
-                                 .max_connections = (unsigned)number(c, prefix, place, "max_connections", 1000)};
+    p->backends[at] = (struct gateway_backend){
+        .name = name,
+        .url = p->urls[at],
+        .group = (enum gateway_group)group,
+        .weight = (unsigned)number(c, prefix, place, "weight", 100),
+        .max_connections = (unsigned)number(c, prefix, place, "max_connections", GATEWAY_CONNECTIONS_USUAL)};
     p->c.n_backends++;
     return true;
 }
@@ -254,7 +272,7 @@ static bool plan_backends(struct plan *p, const struct conf *c, char why[256])
                                                                       .url = default_urls[g],
                                                                       .group = (enum gateway_group)g,
                                                                       .weight = 100,
-                                                                      .max_connections = 1000};
+                                                                      .max_connections = GATEWAY_CONNECTIONS_USUAL};
     }
     p->c.backends = p->backends;
     return true;
@@ -428,7 +446,7 @@ int run_gateway(const struct conf *c, const struct conf_input *in)
                 c->listen);
         return EXIT_CONF;
     }
-    struct plan *p = plan_new(c, why);
+    struct plan *p = main_resilience_fits(c, why) ? plan_new(c, why) : NULL;
     if (!p) {
         fprintf(stderr, "payflow: %s\n", why);
         return EXIT_CONF;

@@ -42,6 +42,8 @@ struct retry_config main_retry(const struct conf *c, struct retry_config own)
     own.budget_least = (unsigned)conf_tree_number(c, "retry.budgetLeast", own.budget_least);
     if (own.max_backoff_us < own.backoff_us && !conf_tree(c, "retry.maxBackoffPeriod"))
         own.max_backoff_us = own.backoff_us;
+    if (own.backoff_us > own.max_backoff_us && !conf_tree(c, "retry.backoffPeriod"))
+        own.backoff_us = own.max_backoff_us;
     return own;
 }
 
@@ -74,21 +76,13 @@ static bool fits(const char *part, const char *fault, char why[256])
     return !fault;
 }
 
-/* Of the gateway: a group of backends, or one of them. */
-static bool is_backend(const struct conf *c, const char *name)
+/* The gateway's are of its groups of backends, or of those that have none of their own. */
+static bool is_gateways(const char *name)
 {
-    static const char *const groups[] = {"api", "identity", "event", "booking"};
-    char index[CONF_TREE_NAME], path[256];
-    size_t pos = 0;
-    for (size_t i = 0; i < sizeof groups / sizeof *groups; i++)
-        if (strcmp(groups[i], name) == 0)
+    static const char *const names[] = {"api", "identity", "event", "booking", "default"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (strcmp(names[i], name) == 0)
             return true;
-    while (conf_tree_child(c, "load_balancer.backends", &pos, index)) {
-        snprintf(path, sizeof path, "load_balancer.backends.%s.name", index);
-        const char *text = conf_tree(c, path);
-        if (text && strcmp(text, name) == 0)
-            return true;
-    }
     return false;
 }
 
@@ -104,7 +98,7 @@ static bool breakers_fit(const struct conf *c, char why[256])
     size_t pos = 0;
     while (conf_tree_child(c, INSTANCES, &pos, name)) {
         struct breaker_config b = breaker_defaults();
-        bool found = is_backend(c, name);
+        bool found = is_gateways(name);
         for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
             if (strcmp(known[i].name, name) == 0) {
                 found = true;

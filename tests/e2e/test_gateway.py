@@ -148,6 +148,7 @@ def test_a_path_cannot_leave_its_route(make_gateway):
     g.raw(b"GET /api/events/%2e%2e/users HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
     g.raw(b"GET /api/x/../events/7 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
     assert [q.target for q in api.requests] == ["/api/users"] and [q.target for q in event.requests] == ["/api/events/7"]
+    assert g.anon.get("/metrics/basic").status_code == 200 and api.requests[-1].target == "/metrics/basic"
 
 
 SMUGGLED = {

@@ -94,10 +94,10 @@ def test_a_key_that_does_not_arrive_does_not_count(make_gateway):
 
 
 @pytest.mark.parametrize("path", ["/api/v1/auth/refresh", "/api/users/api-key", "/api/auth/login", "/api/v1/auth/login",
-                                  "/api/login", "/api/v1/auth/../auth/logout"])
+                                  "/api/login", "/api/v1/auth/../auth/logout", "/api/events/7/cancel"])
 def test_where_no_service_looks_at_a_key(make_gateway, path):
     b = make_gateway.backend(lost)
-    g = make_gateway(Config([{"name": n, "url": b.url, "group": n} for n in ("api", "identity")], CALM,
+    g = make_gateway(Config([{"name": n, "url": b.url, "group": n} for n in ("api", "identity", "event")], CALM,
                             QUICK_RETRY + NO_BREAKER))
     assert g.raw(f"POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nIdempotency-Key: k\r\n"
                  "Content-Length: 2\r\n\r\n{}".encode()).startswith(b"HTTP/1.1 502")
