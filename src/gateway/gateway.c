@@ -131,25 +131,26 @@ void gateway_handle(struct http_req *r)
 
 /* ---- start and end */
 
-static const struct breaker_config *config_of(const struct gateway_config *c, const char *name)
+/* The route's own, else its group's, else the one for all. */
+static const struct breaker_config *config_of(const struct gateway_config *c, const struct gateway_row *row)
 {
-    const struct breaker_config *any = NULL;
-    for (size_t i = 0; i < c->n_breakers; i++) {
-        if (strcmp(c->breakers[i].name, name) == 0)
-            return &c->breakers[i].config;
-        if (strcmp(c->breakers[i].name, "default") == 0)
-            any = &c->breakers[i].config;
-    }
-    return any;
+    const char *const names[] = {row->breaker, gateway_group_name(row->group), "default"};
+    for (size_t n = 0; n < sizeof names / sizeof *names; n++)
+        for (size_t i = 0; i < c->n_breakers; i++)
+            if (strcmp(c->breakers[i].name, names[n]) == 0)
+                return &c->breakers[i].config;
+    return NULL;
 }
 
-static struct guard *guard_named(struct gateway *g, const struct gateway_config *c, const char *name, char why[256])
+static struct guard *guard_of(struct gateway *g, const struct gateway_config *c, const struct gateway_row *row,
+                              char why[256])
 {
+    const char *name = row->breaker;
     for (unsigned i = 0; i < g->n_guards; i++) {
         if (strcmp(g->guards[i].name, name) == 0)
             return &g->guards[i];
     }
-    const struct breaker_config *given = config_of(c, name);
+    const struct breaker_config *given = config_of(c, row);
     struct breaker_config bc = given ? *given : breaker_defaults();
     for (size_t i = 0; i < gateway_n_rows; i++) { /* no call may outlive its permit */
         if (bc.lease_us < 2 * gateway_rows[i].deadline_us)
@@ -176,7 +177,7 @@ static bool rows_init(struct gateway *g, const struct gateway_config *c, char wh
             snprintf(why, 256, "retry: %s", retry_fault(&rc));
             return false;
         }
-        g->guard_of[i] = guard_named(g, c, gateway_rows[i].breaker, why);
+        g->guard_of[i] = guard_of(g, c, &gateway_rows[i], why);
         if (!g->guard_of[i])
             return false;
     }

@@ -40,7 +40,7 @@ struct gateway_backend {
 enum { GATEWAY_CONNECTIONS_USUAL = 1000 }; /* max_connections where nobody says it, as of the registry's backends */
 
 struct gateway_breaker {
-    const char *name; /* of a group, or "default" */
+    const char *name; /* of a route (routes.c), of a group, or "default" */
     struct breaker_config config;
 };
 

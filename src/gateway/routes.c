@@ -8,12 +8,12 @@ const struct gateway_row gateway_rows[] = {
     {"/api/auth", GATEWAY_IDENTITY, false, 15 * SECOND, true, "identity", false, 1024},
     {"/api/events", GATEWAY_EVENT, false, 10 * SECOND, true, "event", true, 4096},
     {"/api/bookings", GATEWAY_BOOKING, true, 10 * SECOND, true, "booking", false, 4096},
-    {"/api/transactions/batch", GATEWAY_API, false, 60 * SECOND, true, "api", false, 64},
+    {"/api/transactions/batch", GATEWAY_API, false, 60 * SECOND, true, "batch", false, 64},
     {"/api", GATEWAY_API, false, 30 * SECOND, true, "api", true, 8192},
-    {"/docs", GATEWAY_API, false, 10 * SECOND, true, "api", false, 1024},
-    {"/openapi.json", GATEWAY_API, false, 10 * SECOND, true, "api", false, 1024},
-    {"/problems", GATEWAY_API, false, 10 * SECOND, true, "api", false, 1024},
-    {"/metrics/basic", GATEWAY_API, false, 10 * SECOND, true, "api", false, 1024},
+    {"/docs", GATEWAY_API, false, 10 * SECOND, true, "pages", false, 1024},
+    {"/openapi.json", GATEWAY_API, false, 10 * SECOND, true, "pages", false, 1024},
+    {"/problems", GATEWAY_API, false, 10 * SECOND, true, "pages", false, 1024},
+    {"/metrics/basic", GATEWAY_API, false, 10 * SECOND, true, "pages", false, 1024},
 };
 const size_t gateway_n_rows = sizeof gateway_rows / sizeof *gateway_rows;
 

@@ -76,10 +76,10 @@ static bool fits(const char *part, const char *fault, char why[256])
     return !fault;
 }
 
-/* The gateway's are of its groups of backends, or of those that have none of their own. */
+/* Of the gateway: its routes', or for those that have none of their own. */
 static bool is_gateways(const char *name)
 {
-    static const char *const names[] = {"api", "identity", "event", "booking", "default"};
+    static const char *const names[] = {"api", "batch", "pages", "identity", "event", "booking", "default"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (strcmp(names[i], name) == 0)
             return true;

@@ -272,6 +272,22 @@ def test_breaker_opens_and_closes(make_gateway):
     assert [g.anon.get("/api/x").status_code for _ in range(20)] == [404] * 20, "a 4xx is no failure"
 
 
+def test_a_route_that_fails_does_not_close_the_others(make_gateway):
+    """Batches fail; logins and pages, of the same services, go on."""
+    def act(wire, request):
+        bad = request.target.startswith("/api/transactions/batch")
+        wire.sock.sendall(answer(500, reason="No") if bad else answer())
+    _, g = one(make_gateway, act, rest="retry:\n  maxAttempts: 1\nresilience4j:\n  circuitbreaker:\n    instances:\n      api:\n"
+               "        slidingWindowSize: 4\n        minimumNumberOfCalls: 4\n        waitDurationInOpenState: 1h\n")
+    for _ in range(4):
+        assert g.anon.post("/api/transactions/batch", json=[]).status_code == 500
+    problem(g.anon.post("/api/transactions/batch", json=[]), 503, "breaker-open")
+    for path in "/api/login", "/docs":
+        assert g.anon.get(path).status_code == 200
+    breakers = g.health()["services"]["circuit_breakers"]["breakers"]
+    assert {n: b["state"] for n, b in breakers.items() if b["state"] != "closed"} == {"batch": "open"}
+
+
 def test_fallback_stands_in_for_gets_of_the_same_caller(make_gateway):
     b, g = one(make_gateway, rest="fallback:\n  shouldCache: true\n  cacheTimeout: 60000\nretry:\n  maxAttempts: 1\n" + NO_BREAKER)
     me, you = g.client(key="pf_me"), g.client(key="pf_you")
