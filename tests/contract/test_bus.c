@@ -136,6 +136,14 @@ static unsigned let_go(enum bus_verdict v)
     return n;
 }
 
+static unsigned held(void)
+{
+    pthread_mutex_lock(&sub.lock);
+    unsigned n = sub.n_held;
+    pthread_mutex_unlock(&sub.lock);
+    return n;
+}
+
 static struct bus_stats stats(void)
 {
     struct bus_stats s;
@@ -195,7 +203,10 @@ static void *settle_later(void *unused)
 {
     (void)unused;
     for (unsigned n = 0; n < 96;) {
-        usleep(20000);
+        unsigned want = 96 - n < subscription.prefetch ? 96 - n : subscription.prefetch;
+        for (unsigned i = 0; i < 500 && held() < want; i++)
+            usleep(10000);
+        usleep(20000); /* for more, which would be too many */
         n += let_go(BUS_DONE);
     }
     return NULL;

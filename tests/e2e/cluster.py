@@ -35,7 +35,8 @@ def taken(port):
 def free_offset(ports_of, offsets):
     """One that leaves every port free."""
     for offset in random.sample(offsets, 200):
-        if not any(taken(p + offset) for ports in ports_of.values() for p in ports):
+        ports = [p + offset for some in ports_of.values() for p in some]
+        if not any(taken(p) for p in ports) and all(harness.claim(p) for p in ports):
             return offset
     raise AssertionError("no room for a stack")
 

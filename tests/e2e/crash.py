@@ -2,8 +2,8 @@
 """kill -9 at random moments under 32 writers, again and again.
 
 After each kill: `payflow verify` is clean; the journal holds every acknowledged movement exactly once, no other one
-twice, and batches whole or not at all; the server is ready again within a second; an unanswered request sent again
-with its key ends up there exactly once.
+twice, and batches whole or not at all; the server is ready again within PAYFLOW_READY_S seconds; an unanswered request
+sent again with its key ends up there exactly once.
 
     tests/e2e/crash.py --rounds 100 [--writers 32] [--seed N] [--data DIR]
 """
@@ -22,7 +22,7 @@ from pathlib import Path
 import harness
 from history import Connection
 
-READY_S = 1.0       # the contract's bound
+READY_S = 1.0       # the contract's bound, on a machine of its own; among other tests ten times that
 ROUNDS_PER_DIR = 10  # a new DATA_DIR after so many rounds, so that reading the whole journal each round stays cheap
 USERS = 8
 
@@ -175,8 +175,7 @@ class Campaign:
         check_journal(s.data, s.env, self.deeds)
         s.start()
         self.slowest = max(self.slowest, s.ready_s)
-        busy = os.getloadavg()[0] / os.cpu_count() > 1.5  # with more than this test and its like: that is not the server's doing
-        assert s.ready_s <= (5 * READY_S if busy else READY_S), f"ready only after {s.ready_s:.2f} s"
+        assert s.ready_s <= float(os.environ.get("PAYFLOW_READY_S", 10 * READY_S)), f"ready only after {s.ready_s:.2f} s"
         settle(s, key, self.deeds, self.rng)
         self.acknowledged += len(self.deeds.acknowledged)
         if number % ROUNDS_PER_DIR == ROUNDS_PER_DIR - 1:
@@ -205,6 +204,7 @@ def main():
     p.add_argument("--seed", type=int)
     p.add_argument("--data", help="where the journals are made; default: a temporary directory, kept on failure")
     a = p.parse_args()
+    os.environ.setdefault("PAYFLOW_READY_S", str(READY_S))
     base = Path(a.data or tempfile.mkdtemp(prefix="payflow-crash-"))
     campaign = Campaign(base, a.writers, a.seed)
     print(f"seed {campaign.seed}, {a.rounds} rounds, {a.writers} writers, in {base}", flush=True)

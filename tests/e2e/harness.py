@@ -3,6 +3,7 @@
 Nothing here knows the program's inside; it is started, spoken to over HTTP, signalled and killed.
 """
 import base64
+import fcntl
 import hashlib
 import hmac
 import itertools
@@ -12,6 +13,7 @@ import re
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -44,10 +46,32 @@ def _send_at_once():
 _send_at_once()
 
 
+_claimed = set()
+_claims = []  # the file whose byte of a port's number is locked, opened once: closing any handle of it would give all back
+
+
+def claim(port):
+    """No other test takes it for as long as this process lives, even if nobody listens there yet; false if one has."""
+    if not _claims:
+        name = Path(tempfile.gettempdir()) / f"payflow-test-ports-{os.getuid()}"
+        _claims.append(os.open(name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600))
+    if port in _claimed:
+        return False
+    try:
+        fcntl.lockf(_claims[0], fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+    except OSError:
+        return False
+    _claimed.add(port)
+    return True
+
+
 def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+    while True:
+        with socket.socket() as s:
+            s.bind(("127.0.0.1", 0))
+            port = s.getsockname()[1]
+        if claim(port):
+            return port
 
 
 def environment(**extra):

@@ -27,9 +27,10 @@ def three_free_ports():
             for p in (port, port + 1, port + 2):
                 with socket.socket() as s:
                     s.bind(("127.0.0.1", p))
-            return port
         except OSError:
             continue
+        if all(harness.claim(p) for p in (port, port + 1, port + 2)):
+            return port
 
 
 class Rabbit:
@@ -43,7 +44,7 @@ class Rabbit:
     def url(self):
         return f"amqp://guest:guest@127.0.0.1:{self.port}/"
 
-    def start(self, timeout=60):
+    def start(self, timeout=180):
         with open(self.dir / "out", "ab") as log:
             self.process = subprocess.Popen([SCRIPT, self.dir, str(self.port)], stdin=subprocess.DEVNULL, stdout=log,
                                             stderr=log, start_new_session=True)

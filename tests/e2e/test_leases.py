@@ -139,7 +139,7 @@ def test_instances_die_and_stop_in_turn(cluster, fresh):
                timeout=max(0, base + len(ids) - time.time()) + REPLACED_S)
     exactly_once(cluster, u, ids, servers[0].env)
     assert all(t <= REPLACED_S for times in took.values() for t in times)
-    assert all(t <= 3 for t in took["term"])  # given back, not run out
+    assert all(t <= 3.9 for t in took["term"])  # given back, not run out, which takes 4 s at least
     tokens = [d["token"] for s in servers for d in logged(s, "lease taken") if d["job"] == "schedules"]
     assert len(tokens) == len(set(tokens)) >= len(rounds) + 1
 
@@ -147,19 +147,26 @@ def test_instances_die_and_stop_in_turn(cluster, fresh):
 def test_one_that_was_stopped_in_its_work_does_nothing_more(cluster, fresh):
     s, t = pair(cluster, fresh)
     u = new_user(s)
-    due = at(time.time() + 12, 0)
-    ids = [ok(u.bank.post(PATH, json={"type": "credit", "amount": "0.01", "scheduled_at": due}), 201)["id"] for _ in range(600)]
+    bank = u.bank
+
+    def make(when):
+        return ok(bank.post(PATH, json={"type": "credit", "amount": "0.01", "scheduled_at": when}), 201)["id"]
+    begin = time.monotonic()
+    for _ in range(20):
+        make("2099-01-01T00:00:00Z")
+    due = at(time.time() + max(12, 60 * (time.monotonic() - begin)), 0)  # twice what 600 take
+    ids = [make(due) for _ in range(600)]
     victim = holder([s, t])
     other = t if victim is s else s
 
     def done():
         return int(cluster.sql("SELECT count(*) FROM schedule_run"))
-    eventually(lambda: 20 <= done(), timeout=30)
+    eventually(lambda: 20 <= done(), timeout=180)
     victim.process.send_signal(signal.SIGSTOP)
     assert done() < len(ids)
     try:
         eventually(lambda: held(other), timeout=REPLACED_S)
-        eventually(lambda: done() == len(ids), timeout=60)
+        eventually(lambda: done() == len(ids), timeout=180)
         entries = cluster.sql("SELECT count(*) FROM journal")
     finally:
         woken = utc()

@@ -121,7 +121,7 @@ def test_without_it_only_events_wait(tmp_path, ferret, how):
         return time.monotonic() - begin
     costs = [looked() for _ in range(8)]
     assert max(costs) < WAIT_S + 2, costs
-    assert max(costs[-3:]) < 1, "soon answered at once"
+    assert max(costs[-3:]) < 2, "soon answered at once"
     problem(s.anon.post("/api/events", json={"title": "t", "location": "l", "date": LATER, "total_tickets": 5}), 503)
     problem(s.anon.get("/api/events"), 503)
     eventually(lambda: documents(s)["status"] == "DOWN" and ok(s.anon.get("/health"))["status"] == "DEGRADED")

@@ -72,12 +72,12 @@ def test_reads_go_on_without_the_primary(pair, fresh):
         assert r.status_code == 503, "it may be one that the replica did not get"
         t0 = time.monotonic()
         r = transfer()
-        assert r.status_code == 503 and "retry-after" in r.headers and time.monotonic() - t0 < 0.5, r.text
+        assert r.status_code == 503 and "retry-after" in r.headers and time.monotonic() - t0 < 2, r.text
         for path_of in "/health", "/health/ready":
             h = a.api.get(path_of)
             assert h.status_code == 200 and h.json()["status"] == "DEGRADED", h.text
         start()
-        until(lambda: transfer().status_code == 201, 4)
-        until(lambda: a.api.get("/health").json()["status"] == "UP", 4)
-        until(lambda: "x-payflow-stale" not in a.api.get(path).headers, 4)
+        until(lambda: transfer().status_code == 201, 20)
+        until(lambda: a.api.get("/health").json()["status"] == "UP", 20)
+        until(lambda: "x-payflow-stale" not in a.api.get(path).headers, 20)
     assert s.stop() == 0

@@ -4,7 +4,7 @@ import signal
 import socket
 import time
 
-from harness import new_user, ok
+from harness import eventually, new_user, ok
 
 HEAD = "POST /api/transactions/deposit HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n"
 
@@ -57,9 +57,8 @@ def test_readiness_fails_first(fresh):
     c = server.client()
     ok(c.get("/health/ready"))
     server.process.send_signal(signal.SIGTERM)
-    time.sleep(0.1)
-    answer = c.get("/health/ready")
-    assert answer.status_code == 503 and answer.json()["draining"] is True
+    answer = eventually(lambda: (r := c.get("/health/ready")).status_code == 503 and r, every=0.005)
+    assert answer.json()["draining"] is True
     assert c.get("/health/live").status_code == 200
     c.close()
     assert server.process.wait(20) == 0

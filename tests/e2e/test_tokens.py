@@ -2,7 +2,6 @@
 import hashlib
 import json
 import re
-import statistics
 import time
 
 import pytest
@@ -274,5 +273,5 @@ def test_unknown_names_take_as_long(fresh):
         return time.monotonic() - begin
     known = [took({"username": new_user(s).username, "password": "wrong"}) for _ in range(7)]
     unknown = [took({"username": unique("ghost"), "password": "wrong"}) for _ in range(7)]
-    a, b = statistics.median(known), statistics.median(unknown)
+    a, b = min(known), min(unknown)  # what the machine adds it adds to some
     assert 0.5 < a / b < 2, (a, b)

@@ -94,7 +94,7 @@ void daemon_up(struct daemon *d, const char *const argv[])
     d->pid = fork();
     if (d->pid == 0)
         become(d, argv);
-    for (int i = 0; i < 3000; i++) {
+    for (int i = 0; i < 9000; i++) {
         if (answers(d->port))
             return;
         if (waitpid(d->pid, NULL, WNOHANG) != 0)
