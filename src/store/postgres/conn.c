@@ -11,7 +11,8 @@ enum {
     BACKOFF_FIRST_US = 50000,
     BACKOFF_MAX_US = 1000000,
     VERSION_LEAST = 150000,
-    WITNESS_MS = 500 /* to connect to one that may know of a newer primary, at most */
+    WITNESS_MS = 500,          /* to connect to one that may know of a newer primary, at most */
+    SILENCE_OVER_US = 10000000 /* what was not said so long ago does not count any more */
 };
 
 /* Of all that a server remarks this alone matters: after pg_cancel_backend COMMIT is answered although no replica has
@@ -222,8 +223,18 @@ enum pf_err pg_connect_to(struct pg_conn *c, const char *host, const char *port,
     return e;
 }
 
+/* Neither an answer nor a refusal: it may be busy, or out of reach. */
+static bool was_silent(const struct pg_conn *c)
+{
+    static const int codes[] = {ETIMEDOUT, EHOSTUNREACH, ENETUNREACH};
+    bool any = strstr(c->why, "no answer") != NULL;
+    for (size_t i = 0; i < sizeof codes / sizeof *codes; i++)
+        any |= strstr(c->why, strerrordesc_np(codes[i])) != NULL;
+    return any;
+}
+
 /* The timeline that another host of the same cluster is on; 0: not to be had. */
-static int64_t timeline_of(struct postgres_store *s, const struct pg_conn *c, unsigned host)
+static int64_t timeline_of(struct postgres_store *s, const struct pg_conn *c, unsigned host, bool *silent)
 {
     int64_t timeline = 0;
     struct pg_conn *other = calloc(1, sizeof *other);
@@ -234,9 +245,26 @@ static int64_t timeline_of(struct postgres_store *s, const struct pg_conn *c, un
     unsigned ms = s->connect_ms < WITNESS_MS ? s->connect_ms : WITNESS_MS;
     if (pg_connect_to(other, s->hosts[host], s->ports[host], true, ms) == PFE_OK && other->system == c->system)
         timeline = other->timeline;
+    else if (was_silent(other))
+        *silent = true;
     pg_disconnect(other);
     free(other);
     return timeline;
+}
+
+/* Under the lock: whether to ask again before this one is believed to be the primary. A host that says nothing may be
+   the newer one, slow as its users have just come to it; but without it for good there must be a way on. */
+static bool not_yet(struct postgres_store *s, bool silent)
+{
+    int64_t now = clock_mono(clock_system());
+    if (!silent) {
+        s->silent_us = 0;
+        return false;
+    }
+    if (!s->silent_us || now - s->silent_last_us > SILENCE_OVER_US)
+        s->silent_us = now;
+    s->silent_last_us = now;
+    return now - s->silent_us < s->patience_us;
 }
 
 /* Was it the primary only until another one was promoted? A server cannot tell that by itself. Whoever has been
@@ -251,30 +279,40 @@ static bool was_primary(struct postgres_store *s, struct pg_conn *c, unsigned ho
     uint64_t doubts = s->doubts;
     bool sure = s->sure.host == host && s->sure.started == c->started && s->sure.doubts == doubts;
     pthread_mutex_unlock(&s->lock);
+    bool silent = false, wait = false;
     if (c->timeline > newest || (c->timeline == newest && !sure)) {
         newest = c->timeline;
         for (unsigned i = 0; i < s->n_hosts; i++) {
-            int64_t t = i != host ? timeline_of(s, c, i) : 0;
+            int64_t t = i != host ? timeline_of(s, c, i, &silent) : 0;
             newest = t > newest ? t : newest;
         }
         pthread_mutex_lock(&s->lock);
         s->timeline = newest > s->timeline ? newest : s->timeline;
         newest = s->timeline;
-        if (c->timeline >= newest) {
+        wait = c->timeline >= newest && not_yet(s, silent);
+        if (c->timeline >= newest && !wait) {
             s->sure.host = host;
             s->sure.started = c->started;
             s->sure.doubts = doubts;
         }
         pthread_mutex_unlock(&s->lock);
     }
-    if (c->timeline >= newest)
+    if (c->timeline >= newest && !wait)
         return false;
+    int64_t timeline = c->timeline;
     pg_disconnect(c);
     c->passes = true; /* the newer one may be on its way */
+    if (wait) {
+        snprintf(c->why, sizeof c->why,
+                 "PostgreSQL at %.100s, port %.10s takes writes, but another host does not say whether it is still the "
+                 "primary",
+                 s->hosts[host] ? s->hosts[host] : "", s->ports[host] ? s->ports[host] : "5432");
+        return true;
+    }
     snprintf(c->why, sizeof c->why,
              "PostgreSQL at %.100s, port %.10s takes writes on timeline %lld, but another host is on %lld: it was the "
              "primary once",
-             s->hosts[host] ? s->hosts[host] : "", s->ports[host] ? s->ports[host] : "5432", (long long)c->timeline,
+             s->hosts[host] ? s->hosts[host] : "", s->ports[host] ? s->ports[host] : "5432", (long long)timeline,
              (long long)newest);
     return true;
 }

@@ -172,6 +172,9 @@ struct postgres_store {
         int64_t started;
         uint64_t doubts;
     } sure; /* when the other hosts last had nothing against this one, of that start: as of then it is the primary */
+    /* Since when one of them has said nothing when it was asked, and when it last did so; and how long that is not
+       taken for consent. */
+    int64_t silent_us, silent_last_us, patience_us;
     int64_t retry_us; /* no attempt to connect before */
     int64_t backoff_us;
     struct store_pool stats;

@@ -14,6 +14,7 @@ enum {
     IDLE_DEFAULT = 5,
     OPEN_LEAST = 3, /* the writer's, one for a transaction, one for reads inside it */
     CONNECT_MS = 2000,
+    PATIENCE_MS = 2500, /* with a host that may know of a newer primary */
     TIMEOUT_MS = 5000,
     START_PAUSE_US = 200000,
     COMMIT_ROUNDS = 4, /* the commit's own, and three to look it up: a promotion takes less */
@@ -251,6 +252,7 @@ static enum pf_err prepare(const struct postgres_options *o, struct postgres_sto
     s->mode = o->mode;
     s->w.store = s;
     s->connect_ms = o->connect_ms ? o->connect_ms : CONNECT_MS;
+    s->patience_us = (o->start_ms / 2 < PATIENCE_MS ? o->start_ms / 2 : PATIENCE_MS) * INT64_C(1000);
     s->timeout_ms = o->timeout_ms ? o->timeout_ms : TIMEOUT_MS;
     s->commit_ms = o->commit_ms ? o->commit_ms : COMMIT_ROUNDS * s->timeout_ms;
     s->max_open = o->max_open ? o->max_open : OPEN_DEFAULT;

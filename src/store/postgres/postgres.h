@@ -40,7 +40,8 @@ struct postgres_options {
        unknown (PFE_INTERNAL), as with synchronous replicas that do not answer. 0: 4 timeouts. */
     unsigned commit_ms;
     /* For how long opening tries again to connect, where that may pass by itself (refused, no answer, no such host, not
-       ready); on_retry (may be NULL) is told why and how long it waits. 0: once. */
+       ready); on_retry (may be NULL) is told why and how long it waits. 0: once. Half of it, 2.5 s at most, is also how
+       long a host that says nothing keeps another one from being taken for the primary. */
     unsigned start_ms;
     void (*on_retry)(void *ctx, const char *why, int64_t wait_us);
     void *ctx;

@@ -26,7 +26,7 @@ static int64_t now_ms(void)
     return clock_mono(clock_system()) / 1000;
 }
 
-static struct store *opened(void)
+static struct store *opened_by(unsigned start_ms)
 {
     char hosts[192], why[256];
     snprintf(hosts, sizeof hosts, "%s,%s", primary.host, replica.host);
@@ -36,11 +36,17 @@ static struct store *opened(void)
                                  .dbname = "payflow",
                                  .connect_ms = CONNECT_MS,
                                  .timeout_ms = TIMEOUT_MS,
-                                 .commit_ms = COMMIT_MS};
+                                 .commit_ms = COMMIT_MS,
+                                 .start_ms = start_ms};
     struct store *s = NULL;
     if (store_postgres_open(&o, &s, why) != PFE_OK)
         fail_msg("%s", why);
     return s;
+}
+
+static struct store *opened(void)
+{
+    return opened_by(0);
 }
 
 static enum pf_err begin_user(struct store *s, const char *name, struct store_tx **ret)
@@ -75,6 +81,18 @@ static enum pf_err read_user(struct store *s, const char *name)
     return store_user_by_name(s, str_c(name), &u);
 }
 
+static bool added_in_time(struct store *s, const char *name)
+{
+    int64_t end = now_ms() + 20000;
+    enum pf_err e;
+    bool unknown = false; /* whether a try before has done it */
+    while ((e = add(s, name)) != PFE_OK && !(unknown && e == PFE_DUP_USERNAME) && now_ms() < end) {
+        unknown |= e == PFE_INTERNAL;
+        usleep(20000);
+    }
+    return e == PFE_OK || (unknown && e == PFE_DUP_USERNAME);
+}
+
 static void what_was_connected_before_is_not_used_again(void **state)
 {
     enum { N = 4 };
@@ -94,14 +112,7 @@ static void what_was_connected_before_is_not_used_again(void **state)
     assert_true(pg_cluster_followed(&primary));
     pg_cluster_freeze(&primary, true);
     assert_true(pg_cluster_sql(&replica, "SELECT pg_promote(true, 30)"));
-    int64_t end = now_ms() + 20000;
-    enum pf_err e;
-    bool unknown = false; /* whether a try before has done it */
-    while ((e = add(s, "bob")) != PFE_OK && !(unknown && e == PFE_DUP_USERNAME) && now_ms() < end) {
-        unknown |= e == PFE_INTERNAL;
-        usleep(20000);
-    }
-    assert_true(e == PFE_OK || (unknown && e == PFE_DUP_USERNAME));
+    assert_true(added_in_time(s, "bob"));
     pg_cluster_freeze(&primary, false); /* those that nobody has used meanwhile are as good as ever */
 
     for (int i = 0; i < N; i++) {
@@ -164,6 +175,41 @@ static void a_promotion_settles_what_it_lost(void **state)
     pg_cluster_freeze(&primary, false);
 }
 
+/* The old one is back and takes writes; the new one is slow to say that it is there. An instance that has slept through
+   all of it asks the old one first. */
+static void silence_is_no_consent(void **state)
+{
+    (void)state;
+    struct store *s = opened_by(60000);
+    assert_int_equal(add(s, "ann"), PFE_OK);
+    assert_true(pg_cluster_followed(&primary));
+    pg_cluster_kill(&primary);
+    assert_true(pg_cluster_sql(&replica, "SELECT pg_promote(true, 30)"));
+    pg_cluster_up(&primary);
+    pg_cluster_freeze(&replica, true);
+    for (int64_t end = now_ms() + 1500; now_ms() < end; usleep(20000))
+        assert_int_equal(add(s, "bob"), PFE_UNAVAILABLE);
+    pg_cluster_freeze(&replica, false);
+    assert_true(added_in_time(s, "bob"));
+    assert_true(pg_cluster_sql(&primary, "SELECT 1 / (count(*) = 0)::int FROM users WHERE username = 'bob'"));
+    assert_true(pg_cluster_sql(&replica, "SELECT 1 / count(*) FROM users WHERE username = 'bob'"));
+    store_close(s);
+}
+
+/* Who never answers does not keep everybody out. */
+static void silence_does_not_count_for_ever(void **state)
+{
+    (void)state;
+    struct store *s = opened_by(60000);
+    assert_int_equal(add(s, "ann"), PFE_OK);
+    pg_cluster_freeze(&replica, true);
+    pg_cluster_kill(&primary);
+    pg_cluster_up(&primary);
+    assert_true(added_in_time(s, "bob"));
+    pg_cluster_freeze(&replica, false);
+    store_close(s);
+}
+
 static int set_up(void **state)
 {
     (void)state;
@@ -186,6 +232,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(what_was_connected_before_is_not_used_again, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_transaction_lost_in_a_crash_is_not_told_as_done, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_promotion_settles_what_it_lost, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(silence_is_no_consent, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(silence_does_not_count_for_ever, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
