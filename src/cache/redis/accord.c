@@ -37,12 +37,18 @@ static void in_use(struct tiers *t, char out[RUN_LEN + 1])
     pthread_mutex_unlock(&l->lock);
 }
 
+int64_t accord_lease(struct tiers *t)
+{
+    const int64_t now = now_us();
+    if (!t->accord.say)
+        return now;
+    const int64_t lease = atomic_load_explicit(&t->accord.lease_us, memory_order_acquire);
+    return lease && now - lease < ACCORD_LEASE_US ? lease : 0;
+}
+
 bool accord_sound(struct tiers *t)
 {
-    if (!t->accord.say)
-        return true;
-    const int64_t lease = atomic_load_explicit(&t->accord.lease_us, memory_order_acquire);
-    return lease && now_us() - lease < ACCORD_LEASE_US;
+    return accord_lease(t) != 0;
 }
 
 /* With the lock held. Values are of no use until all agree again. */

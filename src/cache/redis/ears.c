@@ -83,10 +83,11 @@ static void ponged(struct tiers *t)
         ping(e);
     pthread_mutex_unlock(&e->lock);
     /* looked at now, after all of them have asked */
-    const bool good = accord_sound(t);
-    if (good)
-        atomic_store_explicit(&e->heard_us, heard, memory_order_release);
-    answer(done, good);
+    const int64_t lease = accord_lease(t);
+    /* one who has not been able to tell since then waits from then on: not from when we were last heard */
+    if (lease)
+        atomic_store_explicit(&e->heard_us, heard < lease ? heard : lease, memory_order_release);
+    answer(done, lease != 0);
 }
 
 /* Keeps the subscription going; false: it does not answer. */

@@ -231,6 +231,8 @@ void accord_stop(struct tiers *t);
 void accord_fini(struct tiers *t);
 /* Can nobody have acknowledged a change that was not told here? */
 bool accord_sound(struct tiers *t);
+/* The beginning of the last round in which all agreed, for as long as that counts; 0: it does not. */
+int64_t accord_lease(struct tiers *t);
 /* What others tell is not heard any more. */
 void accord_deaf(struct tiers *t);
 /* The state of the link has changed: say so now. */
