@@ -348,25 +348,11 @@ static void check_count(struct problem *p, const struct json *body, int32_t *ret
     *ret = (int32_t)n;
 }
 
-static bool json_type(const struct http_req *r)
-{
-    struct str type = http_header(r, "content-type"), coding = http_header(r, "content-encoding");
-    if (coding.n && !str_eq_nocase(coding, STR("identity")))
-        return false;
-    const char *semicolon = type.n ? memchr(type.p, ';', type.n) : NULL;
-    if (semicolon)
-        type.n = (size_t)(semicolon - type.p);
-    type = str_trim(type);
-    return str_eq_nocase(type, STR("application/json")) ||
-           (type.n > 5 && memchr(type.p, '/', type.n) &&
-            str_eq_nocase((struct str){type.p + type.n - 5, 5}, STR("+json")));
-}
-
 static bool take_create(struct exchange *x, struct ask *ask, struct http_req *r, struct problem *p)
 {
     struct json *body = NULL;
     struct str user, event, key = http_header(r, "idempotency-key");
-    if (!json_type(r)) {
+    if (!http_is_json(http_header(r, "content-type"), http_header(r, "content-encoding"))) {
         p->code = PFE_MEDIA_TYPE;
         return false;
     }

@@ -134,6 +134,8 @@ void http_totals(const struct http_req *r, struct http_totals *ret);
 struct str http_header(const struct http_req *r, const char *name);
 /* How often the header occurs. */
 unsigned http_header_count(const struct http_req *r, const char *name);
+/* Content-Type and Content-Encoding of a body of JSON that is not compressed. */
+bool http_is_json(struct str type, struct str coding);
 struct str http_query(const struct http_req *r, const char *name);
 
 void http_suspend(struct http_req *r, void (*resumed)(struct http_req *r));

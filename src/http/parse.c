@@ -248,20 +248,25 @@ static bool parse_query(struct request *r, struct str q)
     return true;
 }
 
+bool http_is_json(struct str type, struct str coding)
+{
+    if (type.n == 0 || (coding.n > 0 && !str_eq_nocase(coding, STR("identity"))))
+        return false;
+    const char *semicolon = memchr(type.p, ';', type.n);
+    if (semicolon)
+        type.n = (size_t)(semicolon - type.p);
+    type = str_trim(type);
+    if (str_eq_nocase(type, STR("application/json")))
+        return true;
+    return type.n > 5 && memchr(type.p, '/', type.n) &&
+           str_eq_nocase((struct str){type.p + type.n - 5, 5}, STR("+json"));
+}
+
 bool request_is_json(const struct request *r)
 {
-    struct str ct = r->known[H_CONTENT_TYPE], coding = r->known[H_CONTENT_ENCODING];
     if (r->pub.route && r->pub.route->relayed)
         return true; /* of whatever type: its own server judges it */
-    if (r->known_n[H_CONTENT_TYPE] != 1 || (coding.n > 0 && !str_eq_nocase(coding, STR("identity"))))
-        return false;
-    const char *semicolon = memchr(ct.p, ';', ct.n);
-    if (semicolon)
-        ct.n = (size_t)(semicolon - ct.p);
-    ct = str_trim(ct);
-    if (str_eq_nocase(ct, STR("application/json")))
-        return true;
-    return ct.n > 5 && memchr(ct.p, '/', ct.n) && str_eq_nocase((struct str){ct.p + ct.n - 5, 5}, STR("+json"));
+    return r->known_n[H_CONTENT_TYPE] == 1 && http_is_json(r->known[H_CONTENT_TYPE], r->known[H_CONTENT_ENCODING]);
 }
 
 bool request_parse(struct request *r, const char *method, const char *version)
