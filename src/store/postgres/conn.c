@@ -66,14 +66,27 @@ static bool passes(const char *state)
     return strcmp(state, "57P03") == 0 || strncmp(state, "53", 2) == 0;
 }
 
+static bool failed_with(const struct pg_conn *c, const int *codes, size_t n)
+{
+    bool any = false;
+    for (size_t i = 0; i < n; i++)
+        any |= strstr(c->why, strerrordesc_np(codes[i])) != NULL;
+    return any;
+}
+
+/* Neither an answer nor a refusal: it may be busy, or out of reach. */
+static bool was_silent(const struct pg_conn *c)
+{
+    static const int codes[] = {ETIMEDOUT, EHOSTUNREACH, ENETUNREACH};
+    return strstr(c->why, "no answer") || failed_with(c, codes, sizeof codes / sizeof *codes);
+}
+
 /* Of a failure in the making of a connection: can it be over in a moment? What the server itself refuses is not. */
 static bool may_pass(const struct pg_conn *c, const char *state)
 {
-    static const int codes[] = {ECONNREFUSED, ECONNRESET, ETIMEDOUT, EHOSTUNREACH, EHOSTDOWN, ENETUNREACH, ENOENT};
-    static const char *const words[] = {"no answer", "closed the connection", "session is read-only", "hot standby"};
-    bool any = passes(state);
-    for (size_t i = 0; i < sizeof codes / sizeof *codes; i++)
-        any |= strstr(c->why, strerrordesc_np(codes[i])) != NULL;
+    static const int codes[] = {ECONNREFUSED, ECONNRESET, EHOSTDOWN, ENOENT};
+    static const char *const words[] = {"closed the connection", "session is read-only", "hot standby"};
+    bool any = passes(state) || was_silent(c) || failed_with(c, codes, sizeof codes / sizeof *codes);
     for (size_t i = 0; i < sizeof words / sizeof *words; i++)
         any |= strstr(c->why, words[i]) != NULL;
     return any;
@@ -221,16 +234,6 @@ enum pf_err pg_connect_to(struct pg_conn *c, const char *host, const char *port,
     else
         c->born_us = c->idle_us = clock_mono(clock_system());
     return e;
-}
-
-/* Neither an answer nor a refusal: it may be busy, or out of reach. */
-static bool was_silent(const struct pg_conn *c)
-{
-    static const int codes[] = {ETIMEDOUT, EHOSTUNREACH, ENETUNREACH};
-    bool any = strstr(c->why, "no answer") != NULL;
-    for (size_t i = 0; i < sizeof codes / sizeof *codes; i++)
-        any |= strstr(c->why, strerrordesc_np(codes[i])) != NULL;
-    return any;
 }
 
 /* The timeline that another host of the same cluster is on; 0: not to be had. */
