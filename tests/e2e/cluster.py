@@ -94,7 +94,7 @@ class Stack:
 
     def client(self, part=None, n=0, key=None, scheme="http"):
         headers = {"X-API-Key": key} if key else {}
-        verify = str(self.dir / "conf" / "nginx" / "cert.pem") if scheme == "https" else True
+        verify = str(self.dir / "conf" / "nginx" / "cert.pem") if scheme == "https" else harness.TRUST
         return httpx.Client(base_url=f"{scheme}://localhost:{self.port(part or self.FRONT, n)}", headers=headers, timeout=30,
                             trust_env=False, verify=verify)
 

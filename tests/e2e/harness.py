@@ -12,6 +12,7 @@ import os
 import re
 import signal
 import socket
+import ssl
 import subprocess
 import tempfile
 import time
@@ -28,6 +29,7 @@ SECRET = "e2e-only-jwt-secret-0123456789abcdef0123456789"
 PASSWORD = "correct horse 9"
 UUID7 = re.compile(r"^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$")
 RFC3339 = re.compile(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?Z$")
+TRUST = ssl.create_default_context()  # one for all clients: each would take 30 ms to make its own, without TLS too
 LIVE = []  # servers whose logs are shown when a test fails
 _counter = itertools.count(1)
 
@@ -103,7 +105,7 @@ def cli(*args, env=None, timeout=60, binary=False):
 
 
 class Server:
-    def __init__(self, data, env=None, args=(), scheme="http", verify=True, host="127.0.0.1", prefix=()):
+    def __init__(self, data, env=None, args=(), scheme="http", verify=TRUST, host="127.0.0.1", prefix=()):
         """prefix: words before the command line, of a program that becomes what it is given, such as `ip netns exec`."""
         self.data = Path(data)
         self.data.mkdir(parents=True, exist_ok=True)
@@ -179,10 +181,12 @@ class Server:
         return self.start()
 
     def log_text(self):
+        """The lines so far that are whole. A thread of the server writes them: they come a moment after what they tell of."""
         try:
-            return self.log_path.read_text("utf-8", "replace")
+            text = self.log_path.read_text("utf-8", "replace")
         except OSError:
             return ""
+        return text[:text.rfind("\n") + 1]
 
     def log_tail(self, lines=40):
         return "\n".join(self.log_text().splitlines()[-lines:])

@@ -199,8 +199,8 @@ def test_a_server_that_comes_late_is_waited_for(tmp_path):
         timer.start()
         s.start()
         timer.join()
-        assert "trying again" in s.log_text() and harness.PASSWORD not in s.log_text()
         assert s.stop() == 0
+        assert "trying again" in s.log_text() and harness.PASSWORD not in s.log_text()
         cluster.kill9()
         t0 = time.monotonic()
         r = cli("serve", "--port", "0", "--data", tmp_path / "d", env=environment(**cluster.env(), DB_CONNECT_TIMEOUT="2"))

@@ -155,11 +155,11 @@ def test_all_is_well_in_the_end(stack, callers, history):
     """And every part is in use again."""
     for app in stack.APPS:
         with stack.client(app) as c:
-            eventually(lambda c=c: ok(c.get("/health"))["status"] == "UP", timeout=15)
+            eventually(lambda c=c: ok(c.get("/health"))["status"] == "UP", timeout=60)
     replicas = "db-replica1", "db-replica2"
     before = [stack.reads_of(r) for r in replicas]
     with Load(history, callers, [stack.port("nginx")]):
-        eventually(lambda: all(stack.reads_of(r) > b for r, b in zip(replicas, before)), timeout=15)
+        eventually(lambda: all(stack.reads_of(r) > b for r, b in zip(replicas, before)), timeout=60)
     past.check(stack.export(), history, others={f"race-{n}" for n in range(RACES)})
     eventually(lambda: len({stack.psql(d, "SELECT head_seq FROM ledger_head") for d in stack.DATABASES}) == 1)
     stack.verify(standbys=True)

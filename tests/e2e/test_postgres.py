@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 import harness
-from harness import cli, environment, new_user, unique
+from harness import TRUST, cli, environment, new_user, unique
 from postgres import PASSWORD, Cluster
 
 
@@ -141,14 +141,16 @@ class Load:
     def __init__(self, servers, users, threads=6):
         self.servers, self.users, self.acked, self.worst = servers, users, 0, 0.0
         self.end, self.lock, self.errors = threading.Event(), threading.Lock(), []
+        self.keys = [u.key for u in users]  # a login may fail once faults have begun
         self.threads = [threading.Thread(target=self._run, args=(i,), daemon=True) for i in range(threads)]
         for t in self.threads:
             t.start()
 
     def _run(self, i):
-        payer, payee = self.users[i % len(self.users)], self.users[(i + 1) % len(self.users)]
+        n = len(self.users)
+        payer, payee, payers_key = self.users[i % n], self.users[(i + 1) % n], self.keys[i % n]
         base = self.servers[i % len(self.servers)].base
-        with httpx.Client(base_url=base, headers={"X-API-Key": payer.key}, timeout=30, trust_env=False) as c:
+        with httpx.Client(base_url=base, headers={"X-API-Key": payers_key}, timeout=30, verify=TRUST, trust_env=False) as c:
             while not self.end.is_set():
                 key, begin = unique("k"), time.monotonic()
                 while True:
