@@ -292,6 +292,80 @@ static void again_means_after_a_while(void **state)
     assert_int_equal(stats().done, 3);
 }
 
+static amqp_connection_state_t outsider(void)
+{
+    amqp_connection_state_t c = amqp_new_connection();
+    amqp_socket_t *s = amqp_tcp_socket_new(c);
+    assert_int_equal(amqp_socket_open(s, "127.0.0.1", server.port), AMQP_STATUS_OK);
+    assert_int_equal(amqp_login(c, "/", 0, 131072, 0, AMQP_SASL_METHOD_PLAIN, "guest", "guest").reply_type,
+                     AMQP_RESPONSE_NORMAL);
+    return c;
+}
+
+/* What the test before left in the queues. */
+static void purge(void)
+{
+    amqp_connection_state_t c = outsider();
+    for (amqp_channel_t i = 1; i <= 2; i++) { /* a queue that is not there ends its channel */
+        amqp_channel_open(c, i);
+        amqp_queue_purge(c, i, amqp_cstring_bytes(i == 1 ? "payflow.payment" : "payflow.payment.again"));
+    }
+    amqp_destroy_connection(c);
+}
+
+/* The messages in the queue that waits for ours; -1: there is none. */
+static int length(bool then_delete)
+{
+    amqp_connection_state_t c = outsider();
+    amqp_bytes_t name = amqp_cstring_bytes("payflow.payment");
+    amqp_channel_open(c, 1);
+    amqp_queue_declare_ok_t *q = amqp_queue_declare(c, 1, name, 1, 1, 0, 0, amqp_empty_table);
+    int n = q ? (int)q->message_count : -1;
+    if (q && then_delete)
+        assert_non_null(amqp_queue_delete(c, 1, name, 0, 0));
+    amqp_destroy_connection(c);
+    return n;
+}
+
+static bool open_rabbit(void)
+{
+    purge();
+    char why[256];
+    struct rabbit_options o = {.url = rabbit_server_url(&server),
+                               .queues = queues,
+                               .n_queues = 1,
+                               .publish_ms = 2000,
+                               .again_ms = 100,
+                               .heartbeat_s = 2};
+    return bus_rabbit_open(&o, &bus, why) == PFE_OK;
+}
+
+static void a_queue_that_is_deleted_is_made_again(void **state)
+{
+    (void)state;
+    assert_int_equal(publish(0, 1), 1);
+    assert_true(wait_for_calls(1, 20));
+    assert_true(settled_down(10));
+    assert_int_not_equal(length(true), -1);
+    assert_int_equal(publish(1, 4), 3);
+    assert_true(wait_for_calls(4, 20));
+    assert_int_equal(seen(1) + seen(2) + seen(3), 3);
+}
+
+static void without_subscribers_too(void **state)
+{
+    (void)state;
+    assert_true(open_rabbit());
+    assert_int_equal(publish(0, 1), 1);
+    assert_int_equal(length(true), 1);
+    assert_int_equal(publish(1, 3), 2);
+    assert_int_equal(stats().connects, 2);
+    for (unsigned i = 0; i < 500 && length(false) != 2; i++)
+        usleep(10000);
+    assert_int_equal(length(true), 2);
+    bus_close(bus);
+}
+
 static void a_broker_that_dies_loses_nothing(void **state)
 {
     (void)state;
@@ -374,34 +448,6 @@ static void nobody_there_is_unavailable(void **state)
 
 /* ---- each engine ---- */
 
-/* What the test before left in the queues. */
-static void purge(void)
-{
-    amqp_connection_state_t c = amqp_new_connection();
-    amqp_socket_t *s = amqp_tcp_socket_new(c);
-    assert_int_equal(amqp_socket_open(s, "127.0.0.1", server.port), AMQP_STATUS_OK);
-    assert_int_equal(amqp_login(c, "/", 0, 131072, 0, AMQP_SASL_METHOD_PLAIN, "guest", "guest").reply_type,
-                     AMQP_RESPONSE_NORMAL);
-    for (amqp_channel_t i = 1; i <= 2; i++) { /* a queue that is not there ends its channel */
-        amqp_channel_open(c, i);
-        amqp_queue_purge(c, i, amqp_cstring_bytes(i == 1 ? "payflow.payment" : "payflow.payment.again"));
-    }
-    amqp_destroy_connection(c);
-}
-
-static bool open_rabbit(void)
-{
-    purge();
-    char why[256];
-    struct rabbit_options o = {.url = rabbit_server_url(&server),
-                               .queues = queues,
-                               .n_queues = 1,
-                               .publish_ms = 2000,
-                               .again_ms = 100,
-                               .heartbeat_s = 2};
-    return bus_rabbit_open(&o, &bus, why) == PFE_OK;
-}
-
 static int open_bus(void **state)
 {
     pthread_mutex_lock(&sub.lock);
@@ -440,6 +486,8 @@ int main(void)
     rabbit_server_start(&server);
     const struct CMUnitTest rabbit[] = {BOTH(&server),
                                         ON(again_means_after_a_while, &server),
+                                        ON(a_queue_that_is_deleted_is_made_again, &server),
+                                        cmocka_unit_test(without_subscribers_too),
                                         ON(a_broker_that_hangs_holds_nobody_up, &server),
                                         ON(a_broker_that_dies_loses_nothing, &server),
                                         cmocka_unit_test(nobody_there_is_unavailable),

@@ -12,7 +12,6 @@ enum { RABBIT_SUBSCRIPTIONS_MAX = 8, RABBIT_WHY = 256, RABBIT_NAME_MAX = 64, RAB
 
 #define RABBIT_EXCHANGE "payflow"
 #define RABBIT_AGAIN "payflow.again"
-#define RABBIT_LOG "payflow.log"
 
 struct rabbit_consumer;
 

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <sys/socket.h>
 
-enum { FRAME_MAX = 131072, LOG_LENGTH = 100000 };
+enum { FRAME_MAX = 131072 };
 
 void rabbit_name(char out[RABBIT_NAME_MAX], const char *queue, const char *suffix)
 {
@@ -100,9 +100,7 @@ static bool declare_queue(struct rabbit *r, amqp_connection_state_t c, const str
 
 static bool declare(struct rabbit *r, amqp_connection_state_t c, char why[RABBIT_WHY])
 {
-    amqp_table_entry_t bound = entry_int("x-max-length", LOG_LENGTH);
-    if (!exchange(c, RABBIT_EXCHANGE, "topic", why) || !exchange(c, RABBIT_AGAIN, "direct", why) ||
-        !queue(c, RABBIT_LOG, &bound, 1, why) || !binding(c, RABBIT_LOG, RABBIT_EXCHANGE, "#", why))
+    if (!exchange(c, RABBIT_EXCHANGE, "topic", why) || !exchange(c, RABBIT_AGAIN, "direct", why))
         return false;
     for (unsigned i = 0; i < r->n_queues; i++)
         if (!declare_queue(r, c, &r->queues[i], why))
@@ -136,6 +134,21 @@ static bool open_socket(struct rabbit *r, amqp_connection_state_t c, char why[RA
            setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &ms, sizeof ms) == 0;
 }
 
+static bool login(struct rabbit *r, amqp_connection_state_t c, unsigned heartbeat_s, char why[RABBIT_WHY])
+{
+    const char *vhost = *r->where.vhost ? r->where.vhost : "/"; /* amqp://host/ is what people write for it */
+    /* That a consumer's queue was deleted is told to clients only that say that they listen. */
+    amqp_table_entry_t cancel = {.key = amqp_cstring_bytes("consumer_cancel_notify"),
+                                 .value = {.kind = AMQP_FIELD_KIND_BOOLEAN, .value.boolean = 1}};
+    amqp_table_entry_t can = {
+        .key = amqp_cstring_bytes("capabilities"),
+        .value = {.kind = AMQP_FIELD_KIND_TABLE, .value.table = {.num_entries = 1, .entries = &cancel}}};
+    amqp_table_t client = {.num_entries = 1, .entries = &can};
+    return rabbit_ok(amqp_login_with_properties(c, vhost, 0, FRAME_MAX, (int)heartbeat_s, &client,
+                                                AMQP_SASL_METHOD_PLAIN, r->where.user, r->where.password),
+                     "RabbitMQ refuses the user", why);
+}
+
 amqp_connection_state_t rabbit_connect(struct rabbit *r, unsigned heartbeat_s, char why[RABBIT_WHY])
 {
     amqp_connection_state_t c = amqp_new_connection();
@@ -143,12 +156,9 @@ amqp_connection_state_t rabbit_connect(struct rabbit *r, unsigned heartbeat_s, c
     snprintf(why, RABBIT_WHY, "out of memory");
     if (!c)
         return NULL;
-    const char *vhost = *r->where.vhost ? r->where.vhost : "/"; /* amqp://host/ is what people write for it */
     bool ok = amqp_set_handshake_timeout(c, &limit) == AMQP_STATUS_OK &&
               amqp_set_rpc_timeout(c, &limit) == AMQP_STATUS_OK && open_socket(r, c, why) &&
-              rabbit_ok(amqp_login(c, vhost, 0, FRAME_MAX, (int)heartbeat_s, AMQP_SASL_METHOD_PLAIN, r->where.user,
-                                   r->where.password),
-                        "RabbitMQ refuses the user", why);
+              login(r, c, heartbeat_s, why);
     if (ok) {
         amqp_channel_open(c, RABBIT_CHANNEL);
         ok = rabbit_ok(amqp_get_rpc_reply(c), "opening a channel", why) && declare(r, c, why);

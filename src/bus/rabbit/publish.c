@@ -14,6 +14,7 @@ struct round {
     bool returned[BUS_BATCH_MAX];
     uint64_t tags[BUS_BATCH_MAX]; /* delivery tag; 0: not sent */
     size_t open;                  /* sent and not answered */
+    bool homeless;                /* one was returned */
 };
 
 static void id_text(const uint8_t id[16], char out[UUID_TEXT_LEN + 1])
@@ -61,6 +62,16 @@ static void answered(struct round *w, uint64_t tag, bool multiple, bool yes)
     }
 }
 
+/* Is there a queue of ours for messages of this type? */
+static bool wanted(const struct rabbit *r, struct str type)
+{
+    for (unsigned q = 0; q < r->n_queues; q++)
+        for (unsigned i = 0; i < r->queues[q].n_types; i++)
+            if (str_is(type, r->queues[q].types[i]))
+                return true;
+    return false;
+}
+
 /* Unroutable: it comes before the confirm. */
 static bool give_back(struct rabbit *r, struct round *w, char why[RABBIT_WHY])
 {
@@ -70,8 +81,8 @@ static bool give_back(struct rabbit *r, struct round *w, char why[RABBIT_WHY])
     for (size_t i = 0; i < w->n; i++) {
         char id[UUID_TEXT_LEN + 1];
         id_text(w->m[i].id, id);
-        if (str_is(rabbit_str(m.properties.message_id), id))
-            w->returned[i] = true;
+        if (str_is(rabbit_str(m.properties.message_id), id) && wanted(r, w->m[i].type))
+            w->returned[i] = w->homeless = true;
     }
     amqp_destroy_message(&m);
     return true;
@@ -130,6 +141,7 @@ static bool attempt(struct rabbit *r, struct round *w, char why[RABBIT_WHY])
 {
     int64_t deadline = clock_mono(clock_system()) + (int64_t)r->publish_ms * 1000;
     w->open = 0;
+    w->homeless = false;
     memset(w->tags, 0, sizeof w->tags);
     memset(w->returned, 0, sizeof w->returned);
     if (!connected(r, why))
@@ -145,8 +157,10 @@ static bool attempt(struct rabbit *r, struct round *w, char why[RABBIT_WHY])
     while (w->open)
         if (!take_answer(r, w, deadline, why))
             return false;
+    if (w->homeless)
+        snprintf(why, RABBIT_WHY, "its queue was deleted");
     amqp_maybe_release_buffers(r->out);
-    return true;
+    return !w->homeless;
 }
 
 enum pf_err rabbit_publish(struct bus *b, const struct bus_message *m, size_t n, bool *ret_taken)

@@ -4,15 +4,15 @@
  * Names on the broker, all durable. Every connection declares all of them, so that no message is published before the
  * queue is there that waits for it:
  *
- *   payflow            topic exchange; the routing key is a message's type
+ *   payflow            topic exchange; the routing key is a message's type. Whoever wants to listen binds a queue to it
  *   payflow.QUEUE      a subscription's queue, bound to its types; what it rejects goes, by the exchange payflow.again,
  *   payflow.QUEUE.again    here, and after rabbit_options.again_ms back: delayed retries
  *   payflow.QUEUE.dead     what ended in BUS_DEAD or came BUS_TRIES_MAX times
- *   payflow.log        bound to everything, at most 100,000 messages, the oldest give way: for whoever wants to listen,
- *                      and so that every message has a queue
  *
- * Messages are persistent and published as mandatory; `taken` is the broker's confirm, and not given for one that was
- * returned as unroutable. A confirm that does not come within publish_ms costs the connection. message_id is the
+ * Messages are persistent and published as mandatory; `taken` is the broker's confirm, and not given for one of these
+ * queues' types that was returned as unroutable: somebody has deleted the queue, and the next connection makes it
+ * again. A message of another type is for nobody in particular, and being returned is no harm. A confirm that does not
+ * come within publish_ms costs the connection. message_id is the
  * message's id, type its type, timestamp the seconds of created_us, headers x-key and x-created-us the rest.
  *
  * A connection is one thread's own: the publisher's is the thread's that calls bus_publish, and each subscription has a
