@@ -161,6 +161,7 @@ class Database(Part):
     user = "postgres"
     stop_signal = signal.SIGINT  # fast: open transactions are rolled back
     ready_seconds = 60
+    patience_seconds = 20  # with a primary that does not answer
 
     def sql(self, text, database="postgres", timeout=5):
         """The answer of psql, one line a row, fields parted by |; None if it could not ask."""
@@ -193,10 +194,26 @@ class Database(Part):
 
     def timeline(self):
         text = self.tool("pg_controldata", self.data)
-        return int(re.search(r"Latest checkpoint's TimeLineID: +(\d+)", text)[1])
+        # The second is there at once when it is promoted, the first after its next checkpoint.
+        return max(int(re.search(name + r": +(\d+)", text)[1])
+                   for name in ("Latest checkpoint's TimeLineID", "Min recovery ending loc's timeline"))
+
+    def find_primary(self):
+        """The one there is; None: this one may be it. Never because another one is slow to answer, or down for a moment."""
+        rivals = [d for d in self.stack.databases() if d is not self and d.exists and not d.standby]
+        running = [d for d in rivals if d.running()]
+        if running:
+            primary = until(self.stack.primary, self.patience_seconds)
+            if not primary:
+                raise Failure(f"{self.name}: {running[0].name} runs, may be the primary, and does not answer")
+            return primary
+        later = [d for d in rivals if self.exists and not self.standby and d.timeline() > self.timeline()]
+        if later:
+            raise Failure(f"{self.name}: {later[0].name} was the primary after it; start that one first")
+        return None
 
     def prepare(self):
-        primary = self.stack.primary()
+        primary = self.find_primary()
         if self.exists and not self.standby and primary:
             say(f"stack: {self.name} was primary before {primary.name}; it is copied anew")
             shutil.rmtree(self.data)

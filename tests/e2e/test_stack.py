@@ -305,6 +305,12 @@ def test_promotion_loses_nothing(stack):
         stack("promote")
         eventually(lambda: deposit("after").status_code == 201, timeout=10, every=0.3)
         assert ok(c.get("/api/balances?user_id=1"))["balance"] == before + 21
+        new = next(n for n, p in stack.parts().items() if p["role"].startswith("primary"))
+        os.kill(stack.parts()[new]["pid"], signal.SIGSTOP)  # the postmaster: it takes no connection
+        assert f"{new} runs, may be the primary" in stack("start", "db-master", code=1).stderr
+        stack("stop", new)
+        assert f"{new} was the primary after it" in stack("start", "db-master", code=1).stderr
+        stack("start", new)
         stack("start", "db-master")  # comes back as a replica
         roles = {n: p["role"] for n, p in stack.parts().items() if n.startswith("db-")}
         assert sorted(r.split()[0].strip(";") for r in roles.values()) == ["primary", "replica", "replica"], roles
