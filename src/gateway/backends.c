@@ -206,13 +206,13 @@ bool backends_init(struct gateway *g, const struct gateway_config *c, char why[2
 
 void backends_free(struct gateway *g)
 {
-    for (unsigned i = 0; i < GATEWAY_GROUPS; i++)
-        balancer_free(g->groups[i].balancer);
     for (struct backend *b = g->backends, *next; b; b = next) {
         next = b->next;
-        bookings_disconnect(b);
+        bookings_disconnect(b); /* its checks end here, and tell the balancer */
         free(b);
     }
+    for (unsigned i = 0; i < GATEWAY_GROUPS; i++)
+        balancer_free(g->groups[i].balancer);
 }
 
 /* ---- checks */
@@ -232,8 +232,7 @@ static bool check_start(struct loop *l, struct check *slot, const struct backend
         return false;
     CURL *e = slot->easy;
     gateway_loop_watch_sockets(l, e);
-    bool grpc = b->group == GATEWAY_BOOKING; /* speaks HTTP/2 only: that it takes connections has to do */
-    snprintf(url, sizeof url, "%s%s", b->url, grpc ? "" : l->g->health_path);
+    snprintf(url, sizeof url, "%s%s", b->url, l->g->health_path);
     curl_easy_setopt(e, CURLOPT_NOSIGNAL, 1L);
     curl_easy_setopt(e, CURLOPT_QUICK_EXIT, 1L);
     curl_easy_setopt(e, CURLOPT_PROTOCOLS_STR, "http");
@@ -242,7 +241,6 @@ static bool check_start(struct loop *l, struct check *slot, const struct backend
     curl_easy_setopt(e, CURLOPT_WRITEFUNCTION, swallow);
     curl_easy_setopt(e, CURLOPT_TIMEOUT_MS, (long)(timeout_us / 1000) + 1);
     curl_easy_setopt(e, CURLOPT_USERAGENT, "payflow-gateway-check");
-    curl_easy_setopt(e, CURLOPT_CONNECT_ONLY, grpc ? 1L : 0L);
     curl_easy_setopt(e, CURLOPT_PRIVATE, NULL);
     if (curl_easy_setopt(e, CURLOPT_URL, url) == CURLE_OK && curl_multi_add_handle(l->multi, e) == CURLM_OK)
         return true;
@@ -309,6 +307,10 @@ void backends_tick(struct loop *l, int64_t now)
         struct balancer_check due[8];
         size_t n = balancer_checks_due(g->groups[i].balancer, now, due, 8);
         for (size_t k = 0; k < n; k++) {
+            if (i == GATEWAY_BOOKING) {
+                bookings_check(due[k].data, g->groups[i].balancer, &due[k], g->check_timeout_us[i]);
+                continue;
+            }
             struct check *slot = free_check(l);
             if (!slot || !check_start(l, slot, due[k].data, g->check_timeout_us[i]))
                 continue; /* it will count as unanswered */
@@ -323,12 +325,11 @@ void backends_checked(struct loop *l, CURL *easy, CURLcode code)
 {
     for (unsigned i = 0; i < CHECKS_AT_ONCE; i++) {
         struct check *slot = &l->checks[i];
-        long status = 0, connect_only = 0;
+        long status = 0;
         if (slot->easy != easy)
             continue;
         curl_easy_getinfo(easy, CURLINFO_RESPONSE_CODE, &status);
-        connect_only = slot->group->id == GATEWAY_BOOKING;
-        bool ok = code == CURLE_OK && (connect_only || (status >= 200 && status < 300));
+        bool ok = code == CURLE_OK && status >= 200 && status < 300;
         (void)balancer_checked(slot->group->balancer, &slot->check, ok, gateway_now());
         curl_multi_remove_handle(l->multi, easy);
         curl_easy_cleanup(easy);

@@ -6,6 +6,7 @@
  * The result comes on a thread of the rpc room, which has the exchange until it posts POST_RPC.
  */
 #include <booking/v1/booking.pb-c.h>
+#include <grpc/health/v1/health.pb-c.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,6 +21,8 @@
 #include "rpc/client.h"
 
 enum { ID_MAX = 64, CONNECTIONS = 2, METADATA = 6 };
+
+static const char service[] = "booking.v1.BookingService";
 
 enum ask_kind { ASK_CREATE, ASK_GET, ASK_CANCEL };
 
@@ -56,6 +59,42 @@ bool bookings_connect(struct gateway *g, struct backend *b)
                                                         .clock = clock_system()},
                             why);
     return b->rpc != NULL;
+}
+
+struct probe {
+    struct balancer *balancer;
+    struct balancer_check check;
+};
+
+/* A service without grpc.health.v1 has answered, which has to do. */
+static void probed(void *user, const struct rpc_result *r)
+{
+    struct probe *p = user;
+    const Grpc__Health__V1__HealthCheckResponse *a = (const Grpc__Health__V1__HealthCheckResponse *)r->answer;
+    bool ok = r->code == RPC_OK ? a->status == GRPC__HEALTH__V1__HEALTH_CHECK_RESPONSE__SERVING_STATUS__SERVING
+                                : r->code == RPC_UNIMPLEMENTED && r->from_server;
+    (void)balancer_checked(p->balancer, &p->check, ok, gateway_now());
+    free(p);
+}
+
+void bookings_check(struct backend *b, struct balancer *balancer, const struct balancer_check *check,
+                    int64_t timeout_us)
+{
+    char name[sizeof service];
+    Grpc__Health__V1__HealthCheckRequest q = GRPC__HEALTH__V1__HEALTH_CHECK_REQUEST__INIT;
+    struct probe *p = malloc(sizeof *p);
+    if (!p)
+        return;
+    *p = (struct probe){balancer, *check};
+    memcpy(name, service, sizeof name);
+    q.service = name;
+    (void)rpc_client_call(b->rpc,
+                          &(struct rpc_request){.service = "grpc.health.v1.Health",
+                                                .method = "Check",
+                                                .message = &q.base,
+                                                .answer = &grpc__health__v1__health_check_response__descriptor,
+                                                .deadline_us = gateway_now() + timeout_us},
+                          probed, p);
 }
 
 /* ---- the result */
@@ -256,7 +295,7 @@ bool bookings_start(struct exchange *x)
     Booking__V1__CreateBookingRequest create = BOOKING__V1__CREATE_BOOKING_REQUEST__INIT;
     Booking__V1__GetBookingRequest get = BOOKING__V1__GET_BOOKING_REQUEST__INIT;
     Booking__V1__CancelBookingRequest cancel = BOOKING__V1__CANCEL_BOOKING_REQUEST__INIT;
-    struct rpc_request q = {.service = "booking.v1.BookingService",
+    struct rpc_request q = {.service = service,
                             .answer = &booking__v1__booking__descriptor,
                             .metadata = ask->metadata,
                             .n_metadata = ask->n_metadata};

@@ -9,6 +9,10 @@ bool bookings_connect(struct gateway *g, struct backend *b);
 /* No calls are under way, and none can begin; without a client it does nothing. */
 void bookings_disconnect(struct backend *b);
 bool bookings_under_way(const struct backend *b); /* it has a client */
+/* Asks its grpc.health.v1; the balancer hears how it went, and nothing if there is no memory to ask. The balancer lives
+   until the client is gone. */
+void bookings_check(struct backend *b, struct balancer *balancer, const struct balancer_check *check,
+                    int64_t timeout_us);
 
 /* I/O thread: whether it is for the API role; whether the method fits (else Allow is set); what is asked (else *p). */
 bool bookings_are_http(const struct http_req *r, struct str path, const struct gateway_row *row);

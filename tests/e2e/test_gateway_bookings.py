@@ -36,9 +36,10 @@ STATUS = {"PENDING": 1, "CONFIRMED": 2, "CANCELLED": 3, "EXPIRED": 4}
 
 
 class Service:
-    """`act(name, request, context)` answers; it may abort the call."""
+    """`act(name, request, context)` answers; it may abort the call. With `healthy` it has grpc.health.v1, which answers so."""
 
-    def __init__(self, port=0):
+    def __init__(self, port=0, healthy=None):
+        self.healthy = healthy
         self.calls = []
         self.act = self.plain
         self.server = grpc.server(futures.ThreadPoolExecutor(16))
@@ -48,6 +49,9 @@ class Service:
             name: grpc.unary_unary_rpc_method_handler(self.handler(name), M[kind].FromString,
                                                       lambda m: m.SerializeToString())
             for name, kind in kinds.items()}),))
+        if healthy is not None:
+            self.server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("grpc.health.v1.Health", {
+                "Check": grpc.unary_unary_rpc_method_handler(self.check)}),))
         self.port = self.server.add_insecure_port(f"127.0.0.1:{port}")
         self.server.start()
 
@@ -58,6 +62,14 @@ class Service:
             self.calls.append((name, request, dict(context.invocation_metadata())))
             return self.act(name, request, context)
         return handle
+
+    def check(self, request, context):
+        assert request == b"\n" + bytes([len(SERVICE)]) + SERVICE.encode()  # field 1, the service
+        if self.healthy == "hangs":
+            time.sleep(1.5)
+        if self.healthy == "unknown":
+            context.abort(grpc.StatusCode.NOT_FOUND, "no such service")
+        return b"\x08\x01" if self.healthy is True else b"\x08\x02"  # SERVING, NOT_SERVING
 
     @staticmethod
     def plain(name, q, context):
@@ -81,6 +93,33 @@ def service():
 @pytest.fixture
 def gateway(make_gateway, service):
     return make_gateway(Config([{"name": "b1", "url": service.url, "group": "booking"}], CALM, QUICK_RETRY + NO_BREAKER))
+
+
+def test_the_health_service_is_asked(make_gateway):
+    a, b = Service(healthy=True), Service()  # the other one has none, and answers that
+    g = make_gateway(Config([{"name": "a", "url": a.url, "group": "booking"}, {"name": "b", "url": b.url, "group": "booking"}],
+                            CALM.replace("timeout: 1s", "timeout: 300ms"), QUICK_RETRY + NO_BREAKER))
+
+    def state(name):
+        return g.backends("booking")[name]["state"]
+    try:
+        for bad in (False, "unknown", "hangs"):
+            a.healthy = bad
+            poll(lambda: state("a") == "down")
+            before = len(a.calls)
+            assert [g.anon.get("/api/bookings/b-1").status_code for _ in range(6)] == [200] * 6
+            assert len(a.calls) == before and state("b") == "up"
+            a.healthy = True
+            poll(lambda: state("a") == "up")
+            assert [g.anon.get("/api/bookings/b-1").status_code for _ in range(6)] == [200] * 6
+            assert len(a.calls) == before + 3
+        a.close()
+        poll(lambda: state("a") == "down")
+        a = Service(a.port, healthy=True)
+        poll(lambda: state("a") == "up")
+    finally:
+        a.close()
+        b.close()
 
 
 BODY = {"user_id": "kerem_user", "event_id": "e-7", "ticket_count": 2}
