@@ -159,6 +159,16 @@ static enum pf_err load_yaml(struct conf *c, const char *path, char why[CONF_WHY
 
 /* ---- the environment ---- */
 
+/* The environment holds much that is not ours, but nobody else numbers replicas: one too many must not be lost. */
+static bool stray_replica(const char *name, size_t n)
+{
+    static const char *const kinds[] = {"DB_READ_HOST_", "DB_READ_PORT_", "DB_READ_WEIGHT_"};
+    for (unsigned i = 0; i < sizeof kinds / sizeof *kinds; i++)
+        if (str_starts((struct str){name, n}, str_c(kinds[i])))
+            return true;
+    return false;
+}
+
 static enum pf_err load_env(struct conf *c, const char *const *env, char why[CONF_WHY_MAX])
 {
     bool seen[CONF_COUNT] = {false};
@@ -172,6 +182,9 @@ static enum pf_err load_env(struct conf *c, const char *const *env, char why[CON
         if (!eq || eq[1] == '\0')
             continue;
         known = conf_lookup((struct str){*env, (size_t)(eq - *env)}, CONF_IN_ENV, &id);
+        if (known == CONF_UNKNOWN && stray_replica(*env, (size_t)(eq - *env)))
+            return conf_refuse(why, "%.*s is no setting: replicas are numbered from 1 to %d",
+                               (int)(eq - *env < 64 ? eq - *env : 64), *env, CONF_REPLICAS);
         if (known != CONF_SETTING && known != CONF_SECRET_FILE)
             continue;
         if (seen[id])

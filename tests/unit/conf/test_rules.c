@@ -237,6 +237,10 @@ static void a_server_is_named_by_url_or_host(void **state)
     assert_non_null(strstr(why, "DB_READ_HOST_2 (from env DB_READ_HOST_2) is a replica"));
     expect_refused(load_list(LIST(), LIST("DB_READ_PORT_1=0")), "DB_READ_PORT_1 must be");
     expect_refused(load_list(LIST(), LIST("DB_READ_WEIGHT_8=1001")), "DB_READ_WEIGHT_8 must be");
+    expect_refused(load_list(LIST(), LIST("DB_HOST=h", "DB_READ_HOST_9=r")), "DB_READ_HOST_9 is no setting: replicas");
+    expect_refused(load_list(LIST(), LIST("DB_READ_PORT_0=1")), "DB_READ_PORT_0 is no setting");
+    expect_refused(load_list(LIST(), LIST("DB_READ_WEIGHT_01=1")), "DB_READ_WEIGHT_01 is no setting");
+    expect_ok(load_list(LIST(), LIST("DB_READ_ELSEWHERE=1", "DB_READ_HOST_9=")));
     expect_ok(load_list(LIST(), LIST("DB_HOST=h", "DB_READ_HOST_2=r", "DB_READ_WEIGHT_2=7")));
     expect_ok(conf_check_serve(&conf, why));
     assert_string_equal(conf.db_read[0].host, "");

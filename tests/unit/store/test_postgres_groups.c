@@ -175,7 +175,7 @@ static void backend_ended(void **state)
         struct store_key keys[] = {{.owner = 0, .currency = KIT_USD}, {.owner = a, .currency = KIT_USD}};
         struct store_slot s[2];
         struct ledger_entry e;
-        int64_t first;
+        int64_t first = 0;
         assert_int_equal(kit_begin(b->s, keys, 2, NULL, 0, s, &first), PFE_OK);
         assert_int_equal(first, at + 1);
         struct ledger_command cmd = {
