@@ -98,7 +98,7 @@ def environment(**extra):
     return env
 
 
-def cli(*args, env=None, timeout=60, binary=False):
+def cli(*args, env=None, timeout=180, binary=False):
     """Runs `payflow ARGS…`; never raises on a non-zero exit."""
     return subprocess.run([BIN, *map(str, args)], env=env or environment(), timeout=timeout, text=not binary,
                           stdin=subprocess.DEVNULL, capture_output=True, check=False)
@@ -125,7 +125,7 @@ class Server:
     def base(self):
         return f"{self.scheme}://{self.host}:{self.port}"
 
-    def start(self, timeout=20.0):
+    def start(self, timeout=60.0):
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(
                 [*self.prefix, BIN, "serve", "--listen", f"{self.host}:{self.port}", "--data", str(self.data), *self.args],
@@ -153,7 +153,7 @@ class Server:
         except (OSError, httpx.HTTPError):
             return False
 
-    def stop(self, timeout=15):
+    def stop(self, timeout=30):
         """SIGTERM; the exit code."""
         if self.process is None:
             return None
@@ -395,7 +395,7 @@ def utc(offset=0.0):
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(t)) + f".{int(t % 1 * 1_000_000):06d}Z"
 
 
-def eventually(check, timeout=20.0, every=0.05):
+def eventually(check, timeout=60.0, every=0.05):
     """Polls until check() is truthy; its value. What has a bound of its own to keep gives it."""
     end = time.monotonic() + timeout
     while True:

@@ -127,7 +127,7 @@ class World:
 
     def sound(self):
         """Cached values are in use on both."""
-        eventually(lambda: self.in_use(0) and self.in_use(1), 15)
+        eventually(lambda: self.in_use(0) and self.in_use(1))
 
     def close(self):
         self.redis.process.send_signal(signal.SIGCONT)

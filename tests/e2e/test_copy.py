@@ -239,7 +239,7 @@ def test_everything_goes_over(cluster, fresh, killed):
     cluster.sql("UPDATE schedule SET next_us = 1, anchor_us = 1 WHERE description = 'when it has moved'")
     t.start()
     with t.client(jwt=w.ann.jwt) as c:
-        eventually(lambda: ok(c.get(f"{V1}/scheduled-transactions/{w.due}"))["status"] == "completed", timeout=15)
+        eventually(lambda: ok(c.get(f"{V1}/scheduled-transactions/{w.due}"))["status"] == "completed")
         history = ok(c.get(V1 + "/transactions/history?limit=100"))["data"]
     assert sum(x["description"] == "when it has moved" for x in history) == 1
     assert t.stop() == 0

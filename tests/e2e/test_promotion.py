@@ -32,7 +32,7 @@ def rejoined(stack):
         assert stack.psql(d, "CHECKPOINT") == ""
     for d in others:
         before = stack.reads_of(d)
-        eventually(lambda d=d, before=before: stack.reads_of(d) > before, timeout=15, every=0.2)
+        eventually(lambda d=d, before=before: stack.reads_of(d) > before, timeout=60, every=0.2)
 
 
 def nothing(stack, new):

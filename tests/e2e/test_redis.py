@@ -161,7 +161,7 @@ def test_redis_fails_under_load(fresh, redis, how):
                 r.start()
             else:
                 r.signal(signal.SIGCONT)
-            eventually(lambda: health(s) == "UP", timeout=10)
+            eventually(lambda: health(s) == "UP")
     finally:
         over.set()
         load.join()
