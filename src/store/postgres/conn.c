@@ -186,7 +186,7 @@ enum pf_err pg_connect_to(struct pg_conn *c, const char *host, const char *port,
     char state[6];
     size_t n = 0;
     int64_t t0 = clock_mono(clock_system());
-    c->passes = false;
+    c->passes = c->crowded = false;
     if (host && *host != '/' && *host != '@' && strlen(host) < 255) {
         enum pf_err e = look_up(c, host, connect_ms, &found);
         c->passes = e != PFE_OK;
@@ -224,6 +224,7 @@ enum pf_err pg_connect_to(struct pg_conn *c, const char *host, const char *port,
     c->timeout_ms = s->timeout_ms;
     if (!handshake(c, connect_ms, state)) {
         c->passes = may_pass(c, state);
+        c->crowded = strncmp(state, "53", 2) == 0;
         pg_disconnect(c);
         return passes(state) ? PFE_UNAVAILABLE : PFE_WRONG_STATE;
     }
@@ -270,9 +271,9 @@ static bool not_yet(struct postgres_store *s, bool silent)
     return now - s->silent_us < s->patience_us;
 }
 
-/* Was it the primary only until another one was promoted? A server cannot tell that by itself. Whoever has been
-   connected to a newer one knows; whenever this one, or what was connected to before, may have been away since the
-   other hosts were asked, they are asked again. */
+/* Is it another cluster's, or was it the primary only until another one was promoted? A server cannot tell the latter
+   by itself. Whoever has been connected to a newer one knows; whenever this one, or what was connected to before, may
+   have been away since the other hosts were asked, they are asked again. */
 static bool was_primary(struct postgres_store *s, struct pg_conn *c, unsigned host)
 {
     if (s->mode == POSTGRES_INSPECT)
@@ -280,8 +281,16 @@ static bool was_primary(struct postgres_store *s, struct pg_conn *c, unsigned ho
     pthread_mutex_lock(&s->lock);
     int64_t newest = s->timeline;
     uint64_t doubts = s->doubts;
+    bool foreign = s->system && s->system != c->system;
     bool sure = s->sure.host == host && s->sure.started == c->started && s->sure.doubts == doubts;
     pthread_mutex_unlock(&s->lock);
+    if (foreign) {
+        pg_disconnect(c);
+        c->passes = true;
+        snprintf(c->why, sizeof c->why, "PostgreSQL at %.100s, port %.10s is another cluster than the one so far",
+                 s->hosts[host] ? s->hosts[host] : "", s->ports[host] ? s->ports[host] : "5432");
+        return true;
+    }
     bool silent = false, wait = false;
     if (c->timeline > newest || (c->timeline == newest && !sure)) {
         newest = c->timeline;
@@ -326,27 +335,36 @@ enum pf_err pg_connect(struct pg_conn *c, enum pf_err *ret_why_err)
     enum pf_err e = PFE_UNAVAILABLE;
     pthread_mutex_lock(&s->lock);
     unsigned first = s->host, hosts = s->n_hosts ? s->n_hosts : 1, host = first;
-    bool wait = clock_mono(clock_system()) < s->retry_us;
+    bool wait = clock_mono(clock_system()) < s->retry_us, crowded = s->crowded;
     pthread_mutex_unlock(&s->lock);
     if (wait) {
         snprintf(c->why, sizeof c->why, "PostgreSQL was not to be reached a moment ago");
+        c->crowded = crowded;
         return PFE_UNAVAILABLE;
     }
+    crowded = false;
     pg_disconnect(c);
     for (unsigned i = 0; i < hosts && e != PFE_OK; i++) {
         host = (first + i) % hosts;
         e = pg_connect_to(c, s->hosts[host], s->ports[host], false, c->connect_ms ? c->connect_ms : s->connect_ms);
         if (e == PFE_OK && was_primary(s, c, host))
             e = PFE_UNAVAILABLE;
+        crowded |= i == 0 && c->crowded;
         pthread_mutex_lock(&s->lock);
-        s->doubts += e != PFE_OK;
+        s->doubts += e != PFE_OK && !(i == 0 && c->crowded);
         pthread_mutex_unlock(&s->lock);
     }
-    pg_primary_report(s, e == PFE_OK);
+    crowded = crowded && e != PFE_OK; /* the primary is there, and answers those who are connected */
+    c->crowded = crowded;
+    if (!crowded)
+        pg_primary_report(s, e == PFE_OK);
     pthread_mutex_lock(&s->lock);
-    s->stats.reachable = e == PFE_OK;
+    s->crowded = crowded;
+    if (!crowded)
+        s->stats.reachable = e == PFE_OK;
     if (e == PFE_OK) {
         s->host = host;
+        s->system = c->system;
         s->retry_us = s->backoff_us = 0;
         s->stats.connects++;
     } else {

@@ -80,6 +80,7 @@ struct pg_conn {
     bool probe;          /* asks whether the primary is there: not given up while that one is held to be down */
     bool yields;         /* given up also when commits are stalled: waits for a lock that one of them holds */
     bool passes;         /* why it could not be connected may be over in a moment */
+    bool crowded;        /* it could not be connected because the server has as many as it takes */
     bool alone;          /* the server has said that it waits no longer for a replica to have the commit */
     bool tx;             /* counts as a transaction's in the pool */
     unsigned timeout_ms; /* of one round trip; may be changed while the connection is held */
@@ -175,6 +176,8 @@ struct postgres_store {
     /* Since when one of them has said nothing when it was asked, and when it last did so; and how long that is not
        taken for consent. */
     int64_t silent_us, silent_last_us, patience_us;
+    int64_t system;   /* the cluster of the first connection; no other is written to. 0: not known yet */
+    bool crowded;     /* the last attempt failed because the server has as many connections as it takes */
     int64_t retry_us; /* no attempt to connect before */
     int64_t backoff_us;
     struct store_pool stats;

@@ -25,7 +25,9 @@ enum pf_err pg_lease_take(struct store *st, struct str name, struct str holder, 
     pg_q_begin(&take, c,
                "UPDATE lease SET token = token + (holder <> $2)::int, holder = $2,"
                " expires = clock_timestamp() + $3 * interval '1 microsecond'"
-               " WHERE name = $1 AND (holder = $2 OR expires <= clock_timestamp())");
+               " WHERE name = $1 AND (holder = $2 OR expires <= clock_timestamp()"
+               /* the clock went back, or it is another host's */
+               " OR expires > clock_timestamp() + $3 * interval '1 microsecond')");
     pg_q_str(&take, name);
     pg_q_str(&take, holder);
     pg_q_i64(&take, ttl_us);

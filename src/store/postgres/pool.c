@@ -4,15 +4,15 @@
 #include "base/clock.h"
 #include "store/postgres/internal.h"
 
-/* Under the lock: what is left of the pool for such a use. */
-static bool may_take(const struct postgres_store *s, enum pg_use use)
+/* Under the lock: what is left of the pool for such a use. open: only what is open already. */
+static bool may_take(const struct postgres_store *s, enum pg_use use, bool open)
 {
-    bool room = s->idle || s->n_open < s->max_open - 1;
+    bool room = s->idle || (!open && s->n_open < s->max_open - 1);
     return room && (use == PG_READ || s->n_tx < s->tx_max);
 }
 
 /* Waits until something may be taken, and takes it. *ret_c NULL: the place of one, not yet connected. */
-static bool claim(struct postgres_store *s, enum pg_use use, struct pg_conn **ret_c)
+static bool claim(struct postgres_store *s, enum pg_use use, bool open, struct pg_conn **ret_c)
 {
     struct timespec until;
     clock_gettime(CLOCK_MONOTONIC, &until);
@@ -23,12 +23,12 @@ static bool claim(struct postgres_store *s, enum pg_use use, struct pg_conn **re
         until.tv_nsec -= 1000000000;
     }
     pthread_mutex_lock(&s->lock);
-    if (!may_take(s, use))
+    if (!may_take(s, use, open))
         s->stats.waits++;
     int rc = 0;
-    while (!may_take(s, use) && rc == 0 && !pg_primary_down(s))
+    while (!may_take(s, use, open) && rc == 0 && !pg_primary_down(s) && !(open && s->n_open == 0))
         rc = pthread_cond_clockwait(&s->freed, &s->lock, CLOCK_MONOTONIC, &until);
-    bool ok = may_take(s, use);
+    bool ok = may_take(s, use, open);
     if (ok) {
         *ret_c = s->idle;
         if (s->idle) {
@@ -55,12 +55,11 @@ static void give_place(struct postgres_store *s, bool tx)
     pthread_mutex_unlock(&s->lock);
 }
 
-struct pg_conn *pg_take(struct postgres_store *s, enum pg_use use)
+static struct pg_conn *take(struct postgres_store *s, enum pg_use use, bool open, bool *ret_crowded)
 {
     struct pg_conn *c = NULL;
-    if (pg_primary_down(s))
-        return NULL;
-    if (!claim(s, use, &c))
+    *ret_crowded = false;
+    if (pg_primary_down(s) || !claim(s, use, open, &c))
         return NULL;
     bool fresh = !c;
     if (fresh)
@@ -70,11 +69,19 @@ struct pg_conn *pg_take(struct postgres_store *s, enum pg_use use)
         c->tx = use == PG_TX;
         if ((!fresh && !pg_outlived(c) && pg_alive(c)) || pg_connect(c, NULL) == PFE_OK)
             return c;
+        *ret_crowded = c->crowded;
         pg_disconnect(c);
         free(c);
     }
     give_place(s, use == PG_TX);
     return NULL;
+}
+
+struct pg_conn *pg_take(struct postgres_store *s, enum pg_use use)
+{
+    bool crowded;
+    struct pg_conn *c = take(s, use, false, &crowded);
+    return c || !crowded ? c : take(s, use, true, &crowded); /* the server has no more for us: one must be given back */
 }
 
 void pg_give(struct pg_conn *c)

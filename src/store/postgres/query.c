@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "store/postgres/internal.h"
 
+enum { LATE_READS = 8 };
 enum { OID_BOOL = 16, OID_BYTEA = 17, OID_INT8 = 20, OID_TEXT = 25 };
 enum { OID_BYTEAS = 1001, OID_TEXTS = 1009, OID_INT8S = 1016 }; /* arrays of them (pg_type.dat) */
 
@@ -318,19 +319,20 @@ static bool in_vain(const struct pg_conn *c)
     return pg_primary_down(c->store) || (c->yields && pg_stalled(c->store));
 }
 
-static bool io(struct pg_conn *c, int64_t deadline)
+/* Of what has arrived by the deadline some is read after it: it was this program that slept. */
+static bool io(struct pg_conn *c, int64_t deadline, unsigned *more_reads)
 {
     int more = PQflush(c->pg);
     int64_t left = (deadline - clock_mono(clock_system()) + 999) / 1000;
     struct pollfd p = {.fd = PQsocket(c->pg), .events = (short)(POLLIN | (more > 0 ? POLLOUT : 0))};
     if (more < 0)
         return false;
-    if (left <= 0 || p.fd < 0) {
+    int wait = left <= 0 ? 0 : left > PG_SLICE_MS ? PG_SLICE_MS : (int)left, n = p.fd < 0 ? -1 : poll(&p, 1, wait);
+    if (p.fd < 0 || (left <= 0 && (n == 0 || (*more_reads)-- == 0))) {
         snprintf(c->why, sizeof c->why, "no answer from PostgreSQL within %u ms", c->timeout_ms);
         c->broken = c->late = true;
         return false;
     }
-    int n = poll(&p, 1, left > PG_SLICE_MS ? PG_SLICE_MS : (int)left);
     if (n == 0 && in_vain(c)) {
         snprintf(c->why, sizeof c->why, "PostgreSQL does not answer");
         c->broken = c->late = c->given_up = true;
@@ -348,8 +350,9 @@ static bool io(struct pg_conn *c, int64_t deadline)
 /* The next result; NULL also when the connection is done for (c->broken). */
 static PGresult *receive(struct pg_conn *c, int64_t deadline)
 {
+    unsigned more_reads = LATE_READS;
     while (!c->broken && PQisBusy(c->pg))
-        if (!io(c, deadline))
+        if (!io(c, deadline, &more_reads))
             break; /* PQgetResult says what there is to say, without waiting */
     if (c->broken || (PQisBusy(c->pg) && PQstatus(c->pg) == CONNECTION_OK)) {
         c->broken = true;
@@ -672,12 +675,13 @@ enum pf_err pg_copy_begin(struct pg_conn *c, const char *sql)
 enum pf_err pg_copy_put(struct pg_conn *c, const void *p, size_t n)
 {
     int64_t deadline = clock_mono(clock_system()) + (int64_t)c->timeout_ms * 1000;
+    unsigned more_reads = LATE_READS;
     int more = 1;
     if (c->broken || PQputCopyData(c->pg, p, (int)n) != 1)
         return PFE_UNAVAILABLE;
     /* Each block goes out before the next is taken: libpq would keep any number of them. */
     while ((more = PQflush(c->pg)) > 0 && PQstatus(c->pg) == CONNECTION_OK)
-        if (!io(c, deadline))
+        if (!io(c, deadline, &more_reads))
             break;
     if (more == 0 && PQconsumeInput(c->pg))
         return PFE_OK;
@@ -690,9 +694,10 @@ enum pf_err pg_copy_put(struct pg_conn *c, const void *p, size_t n)
 bool pg_copy_get(struct pg_conn *c, char **ret, size_t *ret_n)
 {
     int64_t deadline = clock_mono(clock_system()) + (int64_t)c->timeout_ms * 1000;
+    unsigned more_reads = LATE_READS;
     int n = 0;
     while (!c->broken && (n = PQgetCopyData(c->pg, ret, 1)) == 0)
-        if (!io(c, deadline))
+        if (!io(c, deadline, &more_reads))
             c->broken = true;
     *ret_n = n > 0 ? (size_t)n : 0;
     return n > 0;
@@ -701,11 +706,12 @@ bool pg_copy_get(struct pg_conn *c, char **ret, size_t *ret_n)
 enum pf_err pg_copy_end(struct pg_conn *c, bool good)
 {
     int64_t deadline = clock_mono(clock_system()) + (int64_t)c->timeout_ms * 1000;
+    unsigned more_reads = LATE_READS;
     if (c->broken)
         return PFE_UNAVAILABLE;
     /* After COPY TO there is nothing to end, which it says by failing. */
     if (PQputCopyEnd(c->pg, good ? NULL : "given up") == 1)
-        while (PQflush(c->pg) > 0 && io(c, deadline))
+        while (PQflush(c->pg) > 0 && io(c, deadline, &more_reads))
             ;
     return copy_leave(c);
 }

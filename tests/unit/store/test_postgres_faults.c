@@ -178,6 +178,73 @@ static void a_full_server_is_another_matter(void **state)
     store_close(opened(&o));
 }
 
+static void *end_later(void *tx)
+{
+    usleep(300000);
+    store_tx_rollback(tx);
+    return NULL;
+}
+
+/* A store that is at work has no more connections then, and goes on with those that it has. */
+static void a_server_that_fills_up_is_there_still(void **state)
+{
+    (void)state;
+    struct postgres_options o = options();
+    o.guard = true;
+    fresh();
+    struct store *s = opened(&o);
+    struct store_tx *tx;
+    struct store_info info;
+    pthread_t t;
+    assert_int_equal(add_user(s, "ann"), PFE_OK);
+    assert_int_equal(store_tx_begin(s, &tx), PFE_OK);
+    assert_true(pg_cluster_sql(&cluster, "ALTER ROLE payflow CONNECTION LIMIT 0"));
+    for (unsigned i = 0; i < 3; i++) {
+        assert_int_equal(pthread_create(&t, NULL, end_later, tx), 0);
+        assert_true(has_user(s, "ann")); /* once the other one is given back */
+        pthread_join(t, NULL);
+        assert_int_equal(store_tx_begin(s, &tx), PFE_OK);
+        struct store_pool pool = pool_of(s);
+        assert_true(pool.reachable && pool.failures > 0);
+        assert_false(pg_primary_down((struct postgres_store *)s));
+    }
+    store_tx_rollback(tx);
+    assert_int_equal(store_info(s, &info), PFE_OK);
+    assert_true(info.writable);
+    assert_int_equal(add_user(s, "bob"), PFE_OK);
+    assert_true(pg_cluster_sql(&cluster, "ALTER ROLE payflow CONNECTION LIMIT -1"));
+    store_close(s);
+}
+
+/* Another one of the hosts takes writes, and has never been a replica of the first. */
+static void another_cluster_is_not_written_to(void **state)
+{
+    (void)state;
+    struct pg_cluster a, b;
+    char hosts[64] = "127.0.0.1,127.0.0.1", ports[32];
+    pg_cluster_start(&a, PG_CLUSTER_TCP);
+    pg_cluster_start(&b, PG_CLUSTER_TCP);
+    struct postgres_options o = options(), other = options();
+    other.url = pg_cluster_url(&b);
+    store_close(opened(&other)); /* with the schema, too */
+    snprintf(ports, sizeof ports, "%d,%d", a.port, b.port);
+    o.url = NULL;
+    o.hosts = hosts, o.ports = ports, o.user = "payflow", o.password = PG_CLUSTER_PASSWORD, o.dbname = "payflow";
+    struct store *s = opened(&o);
+    assert_int_equal(add_user(s, "ann"), PFE_OK);
+    pg_cluster_kill(&a);
+    for (unsigned i = 0; i < 10; i++) {
+        assert_int_not_equal(add_user(s, "bob"), PFE_OK);
+        usleep(100000);
+    }
+    pg_cluster_up(&a);
+    comes_back(s, "cat");
+    assert_true(has_user(s, "ann"));
+    store_close(s);
+    pg_cluster_stop(&a);
+    pg_cluster_stop(&b);
+}
+
 static void tls_is_as_asked(void **state)
 {
     (void)state;
@@ -769,6 +836,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(wrong_settings_are_told),
         cmocka_unit_test(a_full_server_is_another_matter),
+        cmocka_unit_test(a_server_that_fills_up_is_there_still),
+        cmocka_unit_test(another_cluster_is_not_written_to),
         cmocka_unit_test(tls_is_as_asked),
         cmocka_unit_test(schemas_of_other_programs_are_refused),
         cmocka_unit_test(many_may_migrate_at_once),
