@@ -132,10 +132,12 @@ class Part:
             send([pid, *children_of(pid)], signal.SIGCONT)  # a stopped one hears nothing
 
     def await_stop(self):
+        """False: it had to be killed."""
         def gone():
             reap()
             return not self.running()
-        if not until(gone, self.stop_seconds, 0.02):
+        by_itself = until(gone, self.stop_seconds, 0.02)
+        if not by_itself:
             say(f"stack: {self.name} did not end within {self.stop_seconds} s; killed")
         record = self.recorded()
         # PostgreSQL's children lead sessions of their own.
@@ -143,10 +145,11 @@ class Part:
         send(rest, signal.SIGKILL)
         until(lambda: reap() or not any(map(alive, rest)), 5, 0.02)
         self.pid_file.unlink(missing_ok=True)
+        return by_itself
 
     def stop(self):
         self.ask_to_stop()
-        self.await_stop()
+        return self.await_stop()
 
     def folder(self, path, mode=0o700):
         path.mkdir(parents=True, exist_ok=True)
