@@ -31,8 +31,8 @@ struct rabbit {
     struct bus_stats stats;
     struct rabbit_consumer *consumers[RABBIT_SUBSCRIPTIONS_MAX];
     unsigned n_consumers;
-    unsigned links; /* connected now */
-    bool lost;      /* the last publish found no way there */
+    unsigned links;  /* connected now */
+    int64_t lost_us; /* when a publish last found no way there; 0: the last one did */
 };
 
 static inline struct rabbit *rabbit_of(struct bus *b)

@@ -187,7 +187,7 @@ enum pf_err rabbit_publish(struct bus *b, const struct bus_message *m, size_t n,
     for (size_t i = 0; i < n; i++)
         taken += ret_taken[i];
     pthread_mutex_lock(&r->lock);
-    r->lost = !ok;
+    r->lost_us = ok ? 0 : clock_mono(clock_system());
     r->stats.published += n;
     r->stats.taken += taken;
     r->stats.refused += n - taken;

@@ -3,6 +3,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "base/clock.h"
+
+enum { LOST_US = 15000000 };
+
 static enum pf_err subscribe(struct bus *b, const struct bus_subscription *s)
 {
     struct rabbit *r = rabbit_of(b);
@@ -27,7 +31,10 @@ static void stats(struct bus *b, struct bus_stats *ret)
     struct rabbit *r = rabbit_of(b);
     pthread_mutex_lock(&r->lock);
     *ret = r->stats;
-    ret->up = r->links > 0 || (r->n_consumers == 0 && !r->lost); /* without subscribers, the first publish connects */
+    /* Without subscribers, the first publish connects. Who publishes tries again at once; who has left off since, as
+       another instance does it now, knows nothing of the broker any more. */
+    bool lost = r->lost_us && clock_mono(clock_system()) - r->lost_us < LOST_US;
+    ret->up = (r->links > 0 || r->n_consumers == 0) && !lost;
     pthread_mutex_unlock(&r->lock);
 }
 
