@@ -82,7 +82,7 @@ struct api_route {
     bool banking;                            /* ids are UUIDs in its answers */
     int also;                                /* another status of success, with the same shape; 0: none */
     const char *media;                       /* of an answer that is not JSON; NULL: JSON */
-    bool by_value; /* Idempotency-Key: two bodies that say the same are the same, however they are written */
+    bool by_value; /* Idempotency-Key: two requests whose fields say the same are the same, however they are written */
 };
 
 /* Where a call comes from, and its answer goes to: HTTP (over_http.c), or gRPC (over_grpc.c), whose calls are requests

@@ -84,8 +84,8 @@ static void put_value(struct buf *b, const struct json *v)
     }
 }
 
-/* What a body says: its fields in the order of the row, null being as good as none, then whatever else there is. */
-static void put_body(struct buf *b, const struct api_call *c)
+/* What a body says to this row: its fields in their order, null being as good as none. */
+static void put_fields(struct buf *b, const struct api_call *c)
 {
     for (const struct api_field *f = c->route->body; f->name; f++) {
         const struct json *v = json_get(c->json, f->name);
@@ -94,16 +94,6 @@ static void put_body(struct buf *b, const struct api_call *c)
         buf_printf(b, "%s=", f->name);
         put_value(b, v);
         buf_putc(b, '\n');
-    }
-    for (const struct json *m = c->json ? c->json->child : NULL; m; m = m->next) {
-        const struct api_field *f = c->route->body;
-        while (f->name && !str_is(m->key, f->name))
-            f++;
-        if (f->name)
-            continue;
-        buf_printf(b, "+%zu:", m->key.n);
-        buf_str(b, m->key);
-        put_value(b, m);
     }
 }
 
@@ -132,12 +122,15 @@ static bool read_key(struct api_call *c)
     buf_init(&b, 0);
     buf_puts(&b, http_method_name(c->r->method));
     buf_putc(&b, '\n');
-    put_target(&b, c->r);
-    buf_putc(&b, '\n');
-    if (c->route->by_value)
-        put_body(&b, c);
-    else
+    if (c->route->by_value) {
+        buf_str(&b, c->r->path);
+        buf_putc(&b, '\n');
+        put_fields(&b, c);
+    } else {
+        put_target(&b, c->r);
+        buf_putc(&b, '\n');
         buf_str(&b, c->r->body);
+    }
     ok = !b.failed;
     if (ok)
         sha256_of(buf_as_str(&b), c->idem.request);

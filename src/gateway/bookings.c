@@ -202,7 +202,7 @@ static void take_fields(struct exchange *x, struct str said)
             str_copy(kind_text, sizeof kind_text, kind))
             problem_field(x->refusal, in, name, kind_text, "%.*s", (int)words.n, words.n ? words.p : "");
     }
-    if (x->refusal->n_fields && detail)
+    if (detail)
         str_copy(x->refusal->detail, sizeof x->refusal->detail, detail->s);
 }
 
@@ -235,7 +235,8 @@ static enum exchange_end refused(struct exchange *x, const struct rpc_result *r)
     enum pf_err e = PFE_OK;
     if (str_starts(type, str_c(prefix)))
         e = err_by_slug(type.p + sizeof prefix - 1, type.n - (sizeof prefix - 1));
-    problem_set(x->refusal, e == PFE_OK ? problem_of(r->code) : e, "%.*s", (int)(r->text.n < 180 ? r->text.n : 180),
+    problem_set(x->refusal, e == PFE_OK ? problem_of(r->code) : e, "%.*s",
+                (int)(r->text.n < sizeof x->refusal->detail ? r->text.n : sizeof x->refusal->detail - 1),
                 r->text.n ? r->text.p : "");
     take_fields(x, rpc_result_metadata(r, "problem-json"));
     if (after.n && str_to_u64(after, &seconds) && seconds < 86400) {
@@ -253,8 +254,10 @@ static enum exchange_end judged(struct exchange *x, const struct rpc_result *r)
         const struct ask *ask = x->ask;
         x->status = ask->kind == ASK_CREATE ? 201 : 200;
         add_head(x, "Content-Type", str_c(http_json));
+        add_head(x, "Cache-Control", STR("no-store"));
         pass_on(x, r);
         write_booking(&x->body_in, (const Booking__V1__Booking *)r->answer);
+        x->length = (int64_t)x->body_in.n;
         return x->head.failed || x->body_in.failed ? END_NOMEM : END_ANSWER;
     }
     if (r->from_server)
@@ -370,35 +373,56 @@ static void check_id(struct problem *p, const struct json *body, const char *nam
     *ret = id_of(v);
     if (!v && needed)
         problem_field(p, "body", name, "missing", "is required");
-    else if (v && (ret->n == 0 || ret->n > ID_MAX || (v->type == JSON_NUMBER && !number)))
-        problem_field(p, "body", name, "type", "must be text of 1 to %d bytes", ID_MAX);
+    else if (v && (!ret->p || (v->type == JSON_NUMBER && !number)))
+        problem_field(p, "body", name, "type", "must be a string");
+    else if (v && ret->n == 0)
+        problem_field(p, "body", name, "length", "must not be empty");
+    else if (v && ret->n > ID_MAX)
+        problem_field(p, "body", name, "length", "must be at most %d bytes", ID_MAX);
 }
 
 static void check_count(struct problem *p, const struct json *body, int32_t *ret)
 {
     const struct json *v = json_get(body, "ticket_count");
     int64_t n = 0;
-    if (!v)
+    if (!v || v->type == JSON_NULL)
         problem_field(p, "body", "ticket_count", "missing", "is required");
     else if (v->type != JSON_NUMBER || !str_to_i64(v->s, &n))
-        problem_field(p, "body", "ticket_count", "type", "must be a whole number");
+        problem_field(p, "body", "ticket_count", "type", "must be an integer");
     else if (n < 1 || n > TICKET_COUNT_MAX)
         problem_field(p, "body", "ticket_count", "range", "must be from 1 to %d", TICKET_COUNT_MAX);
     *ret = (int32_t)n;
 }
 
+/* As the service judges it over HTTP; there is none: .p == NULL. */
+static bool take_key(const struct http_req *r, struct problem *p, struct str *ret)
+{
+    struct str key = http_header(r, "idempotency-key");
+    *ret = STR_NONE;
+    if (!key.p)
+        return true;
+    key = str_trim(key);
+    if (key.n >= 2 && key.p[0] == '"' && key.p[key.n - 1] == '"')
+        key = (struct str){key.p + 1, key.n - 2};
+    bool ok = key.n > 0 && key.n <= 255;
+    for (size_t i = 0; ok && i < key.n; i++)
+        ok = key.p[i] >= 0x20 && key.p[i] < 0x7f;
+    if (!ok)
+        problem_set(p, PFE_BAD_HEADER, "Idempotency-Key must be 1 to 255 printable ASCII characters");
+    *ret = key;
+    return ok;
+}
+
 static bool take_create(struct exchange *x, struct ask *ask, struct http_req *r, struct problem *p)
 {
     struct json *body = NULL;
-    struct str user, event, key = http_header(r, "idempotency-key");
+    struct str user, event, key;
     if (!http_is_json(http_header(r, "content-type"), http_header(r, "content-encoding"))) {
         p->code = PFE_MEDIA_TYPE;
         return false;
     }
-    if (!key.n && http_header_count(r, "idempotency-key")) {
-        problem_set(p, PFE_BAD_HEADER, "Idempotency-Key is empty.");
+    if (!take_key(r, p, &key))
         return false;
-    }
     p->code = json_parse(&r->arena, r->body.n ? r->body : STR("{}"), &body, p);
     if (p->code != PFE_OK)
         return false;
@@ -406,7 +430,7 @@ static bool take_create(struct exchange *x, struct ask *ask, struct http_req *r,
         problem_field(p, "body", "", "type", "must be a JSON object");
         return false;
     }
-    bool known = http_header(r, "authorization").n || http_header(r, "x-api-key").n;
+    bool known = http_header(r, "authorization").p || http_header(r, "x-api-key").p;
     check_id(p, body, "user_id", !known, true, &user);
     const struct json *id = json_get(body, "user_id");
     ask->user_number = id && id->type == JSON_NUMBER;
@@ -414,12 +438,6 @@ static bool take_create(struct exchange *x, struct ask *ask, struct http_req *r,
     check_count(p, body, &ask->count);
     if (p->code != PFE_OK)
         return false;
-    if (key.n > 2 && key.p[0] == '"' && key.p[key.n - 1] == '"')
-        key = (struct str){key.p + 1, key.n - 2};
-    if (key.n > 255) {
-        problem_set(p, PFE_BAD_HEADER, "Idempotency-Key is longer than 255 bytes.");
-        return false;
-    }
     ask->user_id = copy(x, user);
     ask->event_id = copy(x, event);
     ask->key = copy(x, key);
@@ -437,7 +455,7 @@ static bool take_metadata(struct exchange *x, struct ask *ask, const struct http
             problem_set(p, PFE_BAD_HEADER, "%s must be sent once.", names[i]);
             return false;
         }
-        if (v.n)
+        if (v.p) /* an empty one is sent, too, and is wrong */
             ask->metadata[ask->n_metadata++] = (struct rpc_entry){names[i], arena_strdup(&x->arena, v)};
     }
     const struct rpc_entry ours[] = {
@@ -459,6 +477,12 @@ bool bookings_take(struct exchange *x, struct http_req *r, struct str path, stru
         return false;
     }
     x->ask = ask;
+    const char *detail = NULL;
+    enum pf_err e = http_check_query(r, &detail);
+    if (e != PFE_OK) {
+        problem_set(p, e, "%s", detail ? detail : "");
+        return false;
+    }
     if (!take_metadata(x, ask, r, p))
         return false;
     if (id.n == 0)

@@ -225,14 +225,14 @@ static void launch(struct exchange *x)
         judge(x, END_NOMEM);
 }
 
-/* A second attempt goes to another backend if there is one that takes it. */
+/* A second attempt goes to another backend if there is one that takes it; so does what sticks to one that leaves. */
 static void elsewhere(struct exchange *x, int64_t now)
 {
     struct balancer_lease other;
-    if (!x->failed || x->lease.data != x->failed)
+    const struct backend *here = x->lease.data;
+    if (here != x->failed && !atomic_load(&here->leaving))
         return;
-    if (balancer_pick(balancer_of(x), STR_NONE, x, rand_u64(), now, &other) == BALANCER_PICKED &&
-        other.data != x->failed) {
+    if (balancer_pick(balancer_of(x), STR_NONE, x, rand_u64(), now, &other) == BALANCER_PICKED && other.data != here) {
         balancer_release(balancer_of(x), &x->lease, BALANCER_IGNORED, now);
         x->lease = other; /* moved */
     } else if (other.serial) {
@@ -289,6 +289,7 @@ static void poll_place(struct exchange *x, int64_t now)
 {
     switch (balancer_poll(balancer_of(x), &x->lease, now)) {
     case BALANCER_PICKED:
+        elsewhere(x, now);
         launch(x);
         break;
     case BALANCER_QUEUED:

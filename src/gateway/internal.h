@@ -67,7 +67,7 @@ struct backend {
     char name[BALANCER_NAME_MAX], url[URL_MAX];
     unsigned weight, max_connections;
     uint64_t id;               /* in the group's balancer; 0: not in it */
-    bool leaving;              /* drains, then goes */
+    atomic_bool leaving;       /* drains, then goes: takes nothing new, also of those that stick to it */
     bool discovered;           /* by the registry */
     bool wanted;               /* while the list is compared */
     struct balancer *balancer; /* the group's */

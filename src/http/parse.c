@@ -248,6 +248,18 @@ static bool parse_query(struct request *r, struct str q)
     return true;
 }
 
+enum pf_err http_check_query(struct http_req *pub, const char **ret_detail)
+{
+    struct request *r = (struct request *)pub;
+    if (pub->target.n <= pub->path.n + 1)
+        return PFE_OK;
+    parse_query(r, (struct str){pub->target.p + pub->path.n + 1, pub->target.n - pub->path.n - 1});
+    enum pf_err e = r->refusal;
+    *ret_detail = r->refusal_detail;
+    r->refusal = PFE_OK;
+    return e;
+}
+
 bool http_is_json(struct str type, struct str coding)
 {
     if (type.n == 0 || (coding.n > 0 && !str_eq_nocase(coding, STR("identity"))))

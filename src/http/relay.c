@@ -149,8 +149,16 @@ struct MHD_Response *relay_response(const struct request *r, const struct answer
             (void)stream_close(relay->down);
         return m;
     }
-    if (r->pub.head && a->status != 204 && a->status != 304)
-        return MHD_create_response_from_callback(length, 1, no_body, NULL, NULL);
+    if (r->pub.head && a->status != 204 && a->status != 304) {
+        struct MHD_Response *m = MHD_create_response_from_callback(length, 1, no_body, NULL, NULL);
+        /* MHD would take it for chunked, and send the last chunk even so: into the next answer, if it may */
+        if (m && relay->length < 0 &&
+            MHD_set_response_options(m, MHD_RF_HTTP_1_0_COMPATIBLE_STRICT, MHD_RO_END) != MHD_YES) {
+            MHD_destroy_response(m);
+            return NULL;
+        }
+        return m;
+    }
     return MHD_create_response_from_buffer(a->body.n, (void *)(a->body.n ? a->body.p : ""), MHD_RESPMEM_PERSISTENT);
 }
 

@@ -17,6 +17,10 @@ enum { HTTP_RELAY_WHOLE = 64 << 10 };
 /* All headers in their order; names and values live as long as the request. */
 unsigned http_headers(const struct http_req *r, const struct http_pair **ret);
 
+/* Judges the query of a relayed request as that of any other is judged. PFE_OK: it is read into r->query. Else what the
+   refusal is, and *ret_detail says why, or is NULL. */
+enum pf_err http_check_query(struct http_req *r, const char **ret_detail) MUSTCHECK;
+
 /* With r->up: `resumed` answers, once http_stream_answer has been called. `wake` as in stream.h. Returns the other
  * thread's reference of r->up. */
 struct http_stream *http_relay_later(struct http_req *r, void (*resumed)(struct http_req *r), void (*wake)(void *ctx),

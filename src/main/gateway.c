@@ -175,20 +175,35 @@ static const struct registry_instance *instance_named(const struct plan *p, cons
     return n_found ? found[(nth - 1) % n_found] : NULL;
 }
 
+/* A name, an IPv4 address, or an IPv6 address in brackets. */
+static bool host_ok(struct str h)
+{
+    char text[INET6_ADDRSTRLEN];
+    unsigned char address[sizeof(struct in6_addr)];
+    if (h.n > 2 && h.p[0] == '[')
+        return h.p[h.n - 1] == ']' && str_copy(text, sizeof text, (struct str){h.p + 1, h.n - 2}) &&
+               inet_pton(AF_INET6, text, address) == 1;
+    for (size_t i = 0; i < h.n; i++) {
+        char c = h.p[i];
+        if (!((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || strchr(".-_", c)))
+            return false;
+    }
+    return h.n > 0;
+}
+
 /* http://HOST:PORT, nothing behind it but a slash. */
 static bool url_ok(const char *url, char out[300])
 {
     struct str s = str_c(url), http = STR("http://");
     while (s.n > http.n && s.p[s.n - 1] == '/')
         s.n--;
-    if (!str_starts(s, http) || s.n == http.n)
+    if (!str_starts(s, http))
         return false;
-    for (size_t i = http.n; i < s.n; i++) {
-        char c = s.p[i];
-        if (!((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || strchr(".-_:[]", c)))
-            return false;
-    }
-    return str_copy(out, 300, s);
+    const char *at = s.p + http.n, *end = s.p + s.n, *colon = memrchr(at, ':', (size_t)(end - at));
+    uint64_t port;
+    return colon && host_ok((struct str){at, (size_t)(colon - at)}) &&
+           str_to_u64((struct str){colon + 1, (size_t)(end - colon - 1)}, &port) && port >= 1 && port <= 65535 &&
+           str_copy(out, 300, s);
 }
 
 /* Of a url that is in order. */

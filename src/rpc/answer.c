@@ -306,7 +306,7 @@ void rpc_reply_problem(struct rpc_call *pub, const struct problem *p)
 {
     const struct err_info *e = err_info(p->code);
     char text[80];
-    struct str title = str_c(e->title), detail = str_c(p->detail);
+    struct str usual = str_c(e->text), detail = str_c(p->detail);
     size_t n = strlen(e->slug);
     if (n < sizeof text - 10) {
         memcpy(text, "/problems/", 10);
@@ -318,5 +318,5 @@ void rpc_reply_problem(struct rpc_call *pub, const struct problem *p)
         size_t k = str_from_u64(p->retry_after_s > 0 ? (uint64_t)p->retry_after_s : 1, digits);
         rpc_set_trailer(pub, "retry-after", (struct str){digits, k});
     }
-    rpc_reply_status(pub, (enum rpc_code)e->grpc, detail.n ? detail : title);
+    rpc_reply_status(pub, (enum rpc_code)e->grpc, detail.n ? detail : usual);
 }

@@ -103,7 +103,8 @@ def test_methods_and_bodies_without(gateway, backend):
 def test_head_204_304(gateway, backend):
     def act(wire, q):
         if q.method == "HEAD":
-            wire.sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 12345\r\nETag: \"x\"\r\n\r\n")
+            length = b"Transfer-Encoding: chunked" if q.target == "/api/unknown" else b"Content-Length: 12345"
+            wire.sock.sendall(b"HTTP/1.1 200 OK\r\n" + length + b"\r\nETag: \"x\"\r\n\r\n")
         elif q.target == "/api/204":
             wire.sock.sendall(b"HTTP/1.1 204 No Content\r\n\r\n")
         else:
@@ -115,7 +116,11 @@ def test_head_204_304(gateway, backend):
         assert c.get("/api/204").status_code == 204
         r = c.get("/api/304")
         assert r.status_code == 304 and r.headers["etag"] == '"x"'
-    assert [q.method for q in backend.requests] == ["HEAD", "GET", "GET"]
+        assert c.head("/api/unknown").headers["etag"] == '"x"'
+        assert c.get("/api/204").status_code == 204
+    assert [q.method for q in backend.requests] == ["HEAD", "GET", "GET", "HEAD", "GET"]
+    got = gateway.raw(b"HEAD /api/unknown HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert got.startswith(b"HTTP/1.1 200") and got.count(b"\r\n\r\n") == 1 and got.endswith(b"\r\n\r\n"), got
 
 
 def test_informational_answers_are_swallowed(gateway, backend):

@@ -9,6 +9,7 @@ import pytest
 grpc = pytest.importorskip("grpc")
 
 import harness  # noqa: E402
+from harness import ok  # noqa: E402
 from backends import Backend, Config, poll  # noqa: E402
 from test_gateway_faults import CALM, NO_BREAKER, QUICK_RETRY, problem  # noqa: E402
 
@@ -120,6 +121,42 @@ def test_the_health_service_is_asked(make_gateway):
     finally:
         a.close()
         b.close()
+
+
+def test_the_same_answers_as_without_it(make_gateway, fresh):
+    """One process, asked directly over HTTP, and over gRPC by a gateway in front of it."""
+    port = harness.free_port()
+    real = fresh(env={"GRPC_LISTEN": f"127.0.0.1:{port}"})
+    g = make_gateway(Config([{"name": "b", "url": f"http://127.0.0.1:{port}", "group": "booking"}, {"name": "a", "url": real.base}]))
+    user = harness.new_user(real, fund="5")
+    made = [ok(real.admin.api.post("/api/events", json={"title": "t", "location": "l", "date": harness.utc(86400), "total_tickets": 100,
+                                                       **price}), 201)["id"] for price in ({}, {"price": "3.00"})]
+    good = {"user_id": "guest", "event_id": made[0], "ticket_count": 1}
+    one = ok(real.anon.post("/api/bookings", json=good), 201)["booking_id"]
+    asked = [("POST", "", {"json": good | change}) for change in (
+        {}, {"ticket_count": 0}, {"ticket_count": None}, {"ticket_count": "1"}, {"ticket_count": 1.5}, {"ticket_count": 101},
+        {"event_id": ""}, {"event_id": None}, {"event_id": "x" * 65}, {"event_id": 5}, {"event_id": "nobody"}, {"event_id": [1]},
+        {"user_id": ""}, {"user_id": "x" * 65}, {"user_id": []}, {"event_id": made[1]}, {"user_id": user.id, "event_id": made[1]},
+        {"user_id": 987654})]
+    asked += [("POST", "", {"json": good, "headers": h}) for h in (
+        {"X-API-Key": ""}, {"Authorization": ""}, {"Authorization": "Bearer x"}, {"X-API-Key": "pf_x"}, {"Idempotency-Key": ""},
+        {"X-API-Key": user.key})]
+    asked += [("POST", q, {"json": good}) for q in ("?%zz", "?a=1&a=2", "?=1")]
+    asked += [(m, f"/{i}{q}", {}) for m in ("GET", "HEAD", "DELETE") for i in (one, "0" * 36) for q in ("", "?%zz", "?a=1")]
+    for method, path, rest in asked:
+        a, b = (c.request(method, "/api/bookings" + path, **rest) for c in (real.anon, g.anon))
+        if "booking_id" in a.text and method == "POST":
+            assert a.status_code == b.status_code == 201 and set(a.json()) == set(b.json())
+        else:
+            seen = [(r.status_code, {k: v for k, v in r.json().items() if k not in ("request_id", "errors", "updated_at")} if r.content
+                     else None, [(e["loc"], e["type"]) for e in r.json().get("errors", ())] if r.content else None) for r in (a, b)]
+            assert seen[0] == seen[1], (method, path, rest, seen)
+        assert a.headers["cache-control"] == b.headers["cache-control"] == "no-store"
+    key = {"Idempotency-Key": harness.unique("key")}
+    first = real.anon.post("/api/bookings?x=1", json=good | {"zz": 1}, headers=key)
+    for c, path in (g.anon, "/api/bookings"), (real.anon, "/api/bookings"), (g.anon, "/api/bookings?y=2"):
+        again = c.post(path, json=good, headers=key)
+        assert again.content == first.content and again.headers["idempotency-replayed"] == "true"
 
 
 BODY = {"user_id": "kerem_user", "event_id": "e-7", "ticket_count": 2}

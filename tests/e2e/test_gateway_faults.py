@@ -462,6 +462,31 @@ def test_who_has_failed_is_not_stuck_to(make_gateway):
         assert g.anon.get("/api/x").status_code == 200
 
 
+def test_who_sticks_to_one_that_is_taken_out_goes_on_elsewhere(make_gateway):
+    release = threading.Event()
+    a, b, g = two(make_gateway, balancer=CALM + "  sticky_sessions:\n    enabled: true\n")
+    with g.client() as c, ThreadPoolExecutor(1) as pool:
+        while not a.requests:
+            c.cookies.clear()
+            c.get("/api/x")
+        a.act = lambda w, q: (release.wait(60), w.sock.sendall(answer(200, b'"late"')))[1]
+        before = len(a.requests)
+        late = pool.submit(lambda: c.get("/api/x").text)
+        poll(lambda: len(a.requests) == before + 1)
+        g.config.backends = [{"name": "b", "url": b.url}]
+        g.write()
+        g.process.send_signal(signal.SIGHUP)
+        poll(lambda: g.backends()["a"]["state"] == "draining")
+        with g.client() as other:
+            other.cookies.update(c.cookies)
+            r = other.get("/api/x")
+            assert r.status_code == 200 and "set-cookie" in r.headers
+        assert len(a.requests) == before + 1
+        release.set()
+        assert "late" in late.result()
+    poll(lambda: set(g.backends()) == {"b"})
+
+
 def test_each_group_has_a_cookie_of_its_own(make_gateway):
     a, e = make_gateway.backend(), make_gateway.backend()
     g = make_gateway(Config([dict(name="a", url=a.url), dict(name="e", url=e.url, group="event")],
@@ -710,6 +735,8 @@ BAD = {
     "load_balancer:\n  backends:\n    - url: http://x:1\n": "has no name",
     "load_balancer:\n  backends:\n    - name: a\n      url: ftp://x\n": "must be http://HOST:PORT",
     "load_balancer:\n  backends:\n    - name: a\n      url: http://x:1/path\n": "must be http://HOST:PORT",
+    **{f"load_balancer:\n  backends:\n    - name: a\n      url: 'http://{at}'\n": "must be http://HOST:PORT"
+       for at in ("x", "x:", "x:0", "x:65536", "x:113037", "x:y", "x:1:2", "[::1", "[::1]", "[x]:1", ":1", "")},
     "load_balancer:\n  backends:\n    - name: a\n      url: http://x:1\n      weight: 5000\n": "from 0 to 1000",
     "load_balancer:\n  backends:\n    - {name: a, url: 'http://x:1'}\n    - {name: a, url: 'http://x:2'}\n": "occurs twice",
     "load_balancer:\n  backends:\n    - {name: a, url: 'http://shop:50051', group: booking}\n": "must have a numeric address",
