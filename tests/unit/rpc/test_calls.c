@@ -160,7 +160,7 @@ static void test_refusals(void **state)
     assert_false(o.not_sent); /* the server has seen it */
     call(c, "Fail", ASK(.code = 100 + PFE_NOT_FOUND), 0, &o);
     assert_int_equal(o.code, RPC_NOT_FOUND);
-    assert_string_equal(o.text, "Not found");
+    assert_string_equal(o.text, err_info(PFE_NOT_FOUND)->text);
     assert_string_equal(o.retry, "");
     call(c, "Nope", ASK(.code = 0), 0, &o);
     assert_int_equal(o.code, RPC_UNIMPLEMENTED);
