@@ -106,17 +106,8 @@ static bool read_key(struct api_call *c)
         api_fail(c, PFE_BAD_HEADER, "Idempotency-Key must be sent once");
         return false;
     }
-    v = str_trim(v);
-    if (v.n >= 2 && v.p[0] == '"' && v.p[v.n - 1] == '"')
-        v = (struct str){v.p + 1, v.n - 2};
-    bool ok = v.n > 0 && v.n <= 255;
-    for (size_t i = 0; ok && i < v.n; i++)
-        ok = v.p[i] >= 0x20 && v.p[i] < 0x7f;
-    if (!ok) {
-        api_fail(c, PFE_BAD_HEADER, "Idempotency-Key must be 1 to 255 printable ASCII characters");
+    if (!http_idempotency_key(v, &c->p, &c->idem.key))
         return false;
-    }
-    c->idem.key = v;
     c->idem.principal = c->caller.who.user;
     struct buf b;
     buf_init(&b, 0);
@@ -131,7 +122,7 @@ static bool read_key(struct api_call *c)
         buf_putc(&b, '\n');
         buf_str(&b, c->r->body);
     }
-    ok = !b.failed;
+    bool ok = !b.failed;
     if (ok)
         sha256_of(buf_as_str(&b), c->idem.request);
     else

@@ -394,34 +394,15 @@ static void check_count(struct problem *p, const struct json *body, int32_t *ret
     *ret = (int32_t)n;
 }
 
-/* As the service judges it over HTTP; there is none: .p == NULL. */
-static bool take_key(const struct http_req *r, struct problem *p, struct str *ret)
-{
-    struct str key = http_header(r, "idempotency-key");
-    *ret = STR_NONE;
-    if (!key.p)
-        return true;
-    key = str_trim(key);
-    if (key.n >= 2 && key.p[0] == '"' && key.p[key.n - 1] == '"')
-        key = (struct str){key.p + 1, key.n - 2};
-    bool ok = key.n > 0 && key.n <= 255;
-    for (size_t i = 0; ok && i < key.n; i++)
-        ok = key.p[i] >= 0x20 && key.p[i] < 0x7f;
-    if (!ok)
-        problem_set(p, PFE_BAD_HEADER, "Idempotency-Key must be 1 to 255 printable ASCII characters");
-    *ret = key;
-    return ok;
-}
-
 static bool take_create(struct exchange *x, struct ask *ask, struct http_req *r, struct problem *p)
 {
     struct json *body = NULL;
-    struct str user, event, key;
+    struct str user, event, key = http_header(r, "idempotency-key");
     if (!http_is_json(http_header(r, "content-type"), http_header(r, "content-encoding"))) {
         p->code = PFE_MEDIA_TYPE;
         return false;
     }
-    if (!take_key(r, p, &key))
+    if (key.p && !http_idempotency_key(key, p, &key))
         return false;
     p->code = json_parse(&r->arena, r->body.n ? r->body : STR("{}"), &body, p);
     if (p->code != PFE_OK)

@@ -136,6 +136,9 @@ struct str http_header(const struct http_req *r, const char *name);
 unsigned http_header_count(const struct http_req *r, const char *name);
 /* Content-Type and Content-Encoding of a body of JSON that is not compressed. */
 bool http_is_json(struct str type, struct str coding);
+/* What the value of an Idempotency-Key header says: 1 to 255 printable ASCII bytes, which may stand in quotes. false:
+ * *p. */
+bool http_idempotency_key(struct str value, struct problem *p, struct str *ret);
 struct str http_query(const struct http_req *r, const char *name);
 
 void http_suspend(struct http_req *r, void (*resumed)(struct http_req *r));

@@ -260,6 +260,21 @@ enum pf_err http_check_query(struct http_req *pub, const char **ret_detail)
     return e;
 }
 
+bool http_idempotency_key(struct str v, struct problem *p, struct str *ret)
+{
+    v = str_trim(v);
+    if (v.n >= 2 && v.p[0] == '"' && v.p[v.n - 1] == '"')
+        v = (struct str){v.p + 1, v.n - 2};
+    bool ok = v.n > 0 && v.n <= 255;
+    for (size_t i = 0; ok && i < v.n; i++)
+        ok = v.p[i] >= 0x20 && v.p[i] < 0x7f;
+    if (ok)
+        *ret = v;
+    else
+        problem_set(p, PFE_BAD_HEADER, "Idempotency-Key must be 1 to 255 printable ASCII characters");
+    return ok;
+}
+
 bool http_is_json(struct str type, struct str coding)
 {
     if (type.n == 0 || (coding.n > 0 && !str_eq_nocase(coding, STR("identity"))))
